@@ -1,0 +1,13 @@
+export {
+  type AdapterAttempt,
+  type AdapterChoice,
+  type AdapterKind,
+  type AdapterRequest,
+  type AdapterSearch,
+  type Driver,
+  describeSearch,
+  type ResolvedAdapter,
+  resolveAdapter,
+  searchAdapter,
+} from './adapter.ts';
+export { cacheRoot } from './cache.ts';

@@ -1,0 +1,50 @@
+/** The procedural, captioned picture world: scenes, pictures, captions, novel subjects, and measurements from pixels. */
+
+export { caption, describe, type Mentions, placePhrase } from './caption.ts';
+export { agreement, type Measured, measure, promptFollowing } from './measure.ts';
+export { type Colour, colours, type Rgb, rgbOf, shadeOf } from './palette.ts';
+export { type Draws, draws } from './random.ts';
+export { type Named, readCaption } from './reading.ts';
+export {
+  blankPicture,
+  fromBytes,
+  fromPlanes,
+  type Layer,
+  type Paint,
+  type Picture,
+  paintLayers,
+  renderScene,
+  sceneLayers,
+  toBytes,
+  toPlanes,
+} from './render.ts';
+export {
+  type Badge,
+  type Count,
+  counts,
+  type Pose,
+  type Position,
+  positions,
+  type Scene,
+  type Size,
+  samplePose,
+  sampleScene,
+  sizes,
+  type Texture,
+  textures,
+} from './scene.ts';
+export { type Distance, distanceOf, type Shape, shapes } from './shapes.ts';
+export { subjectSimilarity } from './similarity.ts';
+export {
+  type CaptionedSubject,
+  heldOutPrompts,
+  renderSubject,
+  type Subject,
+  type SubjectPrompt,
+  type SubjectScene,
+  subjectCaption,
+  subjectLayers,
+  subjects,
+  trainingScenes,
+} from './subjects.ts';
+export { maxTokens, subjectWords, tokenize, tokenOf, vocabulary } from './vocabulary.ts';

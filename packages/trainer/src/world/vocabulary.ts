@@ -1,0 +1,69 @@
+/**
+ * The closed vocabulary of the world's captions, and captions as token ids.
+ *
+ * A caption is lower-case words separated by spaces. Its ids are <start>, the words, <end>, then <pad> to
+ * `maxTokens`. The order of the list is the order of the embedding rows of the shipped text encoder: append only.
+ */
+
+import { colours } from './palette.ts';
+import { type Shape, shapes } from './shapes.ts';
+
+/** Several of a shape. */
+export const pluralOf: Readonly<Record<Shape, string>> = {
+  circle: 'circles',
+  square: 'squares',
+  triangle: 'triangles',
+  star: 'stars',
+  heart: 'hearts',
+  ring: 'rings',
+  cross: 'crosses',
+  diamond: 'diamonds',
+  moon: 'moons',
+  arrow: 'arrows',
+};
+
+/** Words that pretraining never uses: names for a novel subject. */
+export const subjectWords = ['sks', 'zwx', 'ohv', 'qip'] as const;
+
+// biome-ignore format: one line per kind of word
+/** Every word, in the order of its token id. */
+export const vocabulary: readonly string[] = [
+  '<pad>', '<start>', '<end>', '<unk>',
+  'a', 'an', 'one', 'two', 'three', 'the', 'of', 'on', 'at', 'in', 'with', 'and', 'it', 'wearing',
+  'left', 'right', 'top', 'bottom', 'middle', 'background',
+  'small', 'big', 'plain', 'striped', 'dotted', 'checkered',
+  ...colours,
+  ...shapes, ...shapes.map((shape) => pluralOf[shape]),
+  'thing', 'things', 'toy', 'toys', 'eyes', 'hat',
+  ...subjectWords,
+];
+
+/** Length of every row of token ids. */
+export const maxTokens = 20;
+
+const idOf: ReadonlyMap<string, number> = new Map(vocabulary.map((word, id) => [word, id]));
+
+/** The token id of a word; that of <unk> where the vocabulary lacks it. */
+export function tokenOf(word: string): number {
+  return idOf.get(word) ?? 3;
+}
+
+/**
+ * Token ids of a caption: <start>, words, <end>, padded to `maxTokens`. Case and punctuation are ignored; a caption
+ * that is too long throws. The empty caption is the unconditional prompt.
+ */
+export function tokenize(caption: string): Int32Array {
+  const words = caption.toLowerCase().match(/[a-z]+/g) ?? [];
+  if (words.length > maxTokens - 2) {
+    throw new RangeError(
+      `tokenize: a caption has at most ${maxTokens - 2} words; got ${words.length}: "${caption}"`,
+    );
+  }
+  const ids = new Int32Array(maxTokens);
+  ids[0] = tokenOf('<start>');
+  words.forEach((word, i) => {
+    ids[i + 1] = tokenOf(word);
+  });
+  ids[words.length + 1] = tokenOf('<end>');
+  return ids;
+}

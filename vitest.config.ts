@@ -1,0 +1,36 @@
+import { defineConfig } from 'vitest/config';
+
+// Workspace packages resolve to their TypeScript source: no build before a test run.
+const conditions = ['@deftjs/source'];
+const globalSetup = ['tests/support/adapter-setup.ts'];
+
+export default defineConfig({
+  resolve: { conditions },
+  ssr: {
+    // Workspace links must pass through Vite, which strips types; everything else is loaded by Node itself.
+    noExternal: [/^@deftjs\//],
+    resolve: { conditions, externalConditions: conditions },
+  },
+  test: {
+    pool: 'forks',
+    maxWorkers: 2,
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    projects: [
+      {
+        extends: true,
+        test: { name: 'main', globalSetup, include: ['tests/**/*.test.ts'], exclude: ['tests/smoke/**'] },
+      },
+      {
+        // The same WGSL on a second implementation of Vulkan.
+        extends: true,
+        test: {
+          name: 'smoke',
+          globalSetup,
+          include: ['tests/smoke/**/*.test.ts'],
+          env: { DEFT_ADAPTER: 'swiftshader' },
+        },
+      },
+    ],
+  },
+});
