@@ -1,1 +1,2 @@
-export {};
+export * from './fileSource.ts';
+export * from './modelFolder.ts';
