@@ -1,1 +1,81 @@
-export {};
+/** Tensors: shapes, dtypes, a lazy graph, and the devices that compute it. */
+export * from './device.ts';
+export * from './dtype.ts';
+export * from './errors.ts';
+export type { Applied, Aval, Op, Values } from './op.ts';
+export * from './ops/activation.ts';
+export { type AttentionOptions, attention } from './ops/attention.ts';
+export { concat, stack } from './ops/concat.ts';
+export { type ConvOptions, conv2d, convTranspose2d } from './ops/conv.ts';
+export { stopGradient } from './ops/custom.ts';
+export {
+  abs,
+  add,
+  and,
+  cast,
+  ceil,
+  clamp,
+  cos,
+  div,
+  equal,
+  erf,
+  exp,
+  floor,
+  greater,
+  greaterEqual,
+  less,
+  lessEqual,
+  log,
+  logicalNot,
+  maximum,
+  minimum,
+  mod,
+  mul,
+  neg,
+  notEqual,
+  type Operand,
+  or,
+  pow,
+  reciprocal,
+  round,
+  rsqrt,
+  shiftLeft,
+  shiftRight,
+  sign,
+  sin,
+  sqrt,
+  square,
+  sub,
+  tanh,
+  threefry,
+  truncate,
+  where,
+  xor,
+} from './ops/elementwise.ts';
+export { expand, sum, sumTo } from './ops/expand.ts';
+export { gather, scatterAdd } from './ops/gather.ts';
+export { ops } from './ops/index.ts';
+export * from './ops/loss.ts';
+export { linear, matmul } from './ops/matmul.ts';
+export {
+  alias,
+  flip,
+  narrow,
+  pad,
+  permute,
+  reshape,
+  slice,
+  split,
+  squeeze,
+  transpose,
+  unsqueeze,
+} from './ops/movement.ts';
+export * from './ops/norm.ts';
+export * from './ops/random.ts';
+export { argmax, max, mean, min } from './ops/reduce.ts';
+export { averagePool, pixelShuffle, pixelUnshuffle, upsampleNearest } from './ops/resample.ts';
+export { logSoftmax, logSumExp, softmax } from './ops/softmax.ts';
+export { arange, full, iota, ones, onesLike, zeros, zerosLike } from './ops/source.ts';
+export { referenceDevice } from './reference.ts';
+export * from './shape.ts';
+export { apply, type Nested, placeholder, type Source, Tensor, tensor } from './tensor.ts';

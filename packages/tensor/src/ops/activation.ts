@@ -1,0 +1,39 @@
+/** Activation functions, composed of primitives; none overflows to NaN for finite input. */
+import type { Tensor } from '../tensor.ts';
+import { abs, add, erf, exp, less, log, maximum, mul, neg, tanh, where } from './elementwise.ts';
+
+/** 1 / (1 + exp(-x)), as (1 + tanh(x / 2)) / 2: no overflow on either side, in values and derivatives. */
+export function sigmoid(x: Tensor): Tensor {
+  return add(mul(tanh(mul(x, 0.5)), 0.5), 0.5);
+}
+
+/** x sigmoid(x) (also called swish). */
+export function silu(x: Tensor): Tensor {
+  return mul(x, sigmoid(x));
+}
+
+/** max(x, 0); the derivative at 0 is 0, as in PyTorch. */
+export function relu(x: Tensor): Tensor {
+  return where(less(0, x), x, 0);
+}
+
+/** x Phi(x), Phi the normal distribution function: the exact GELU. */
+export function gelu(x: Tensor): Tensor {
+  return mul(mul(x, 0.5), add(erf(mul(x, Math.SQRT1_2)), 1));
+}
+
+/** The tanh approximation of GELU: x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). */
+export function geluTanh(x: Tensor): Tensor {
+  const inner = mul(mul(x, Math.sqrt(2 / Math.PI)), add(mul(mul(x, x), 0.044715), 1));
+  return mul(mul(x, 0.5), add(tanh(inner), 1));
+}
+
+/** x sigmoid(1.702 x): the approximation that CLIP uses. */
+export function quickGelu(x: Tensor): Tensor {
+  return mul(x, sigmoid(mul(x, 1.702)));
+}
+
+/** log(1 + e^x), as max(x, 0) + log(1 + e^-|x|). */
+export function softplus(x: Tensor): Tensor {
+  return add(maximum(x, 0), log(add(exp(neg(abs(x))), 1)));
+}

@@ -1,0 +1,58 @@
+/**
+ * Normalisation layers as functions:   y = (x - mean) / sqrt(var + eps) * weight + bias
+ *
+ * The variance is the mean of squared deviations (biased, two passes), so that a large mean costs no digits.
+ */
+import { formatShape, ShapeError } from '../errors.ts';
+import type { Tensor } from '../tensor.ts';
+import { add, mul, rsqrt, square, sub } from './elementwise.ts';
+import { reshape } from './movement.ts';
+import { mean } from './reduce.ts';
+
+/** Zero mean and unit variance over the axes. */
+export function standardize(x: Tensor, axes: number | readonly number[], eps: number): Tensor {
+  const centred = sub(x, mean(x, axes, true));
+  return mul(centred, rsqrt(add(mean(square(centred), axes, true), eps)));
+}
+
+/** Layer normalisation over the last axis (Ba et al. 2016); weight and bias [C]. */
+export function layerNorm(x: Tensor, weight?: Tensor | null, bias?: Tensor | null, eps = 1e-5): Tensor {
+  const y = standardize(x, -1, eps);
+  const scaled = weight ? mul(y, weight) : y;
+  return bias ? add(scaled, bias) : scaled;
+}
+
+/** Root-mean-square normalisation over the last axis (Zhang and Sennrich 2019); weight [C]. */
+export function rmsNorm(x: Tensor, weight?: Tensor | null, eps = 1e-6): Tensor {
+  const y = mul(x, rsqrt(add(mean(square(x), -1, true), eps)));
+  return weight ? mul(y, weight) : y;
+}
+
+/**
+ * Group normalisation of x [N, C, ...] over the channels of each group and all pixels (Wu and He 2018); weight and
+ * bias [C].
+ * @throws ShapeError when the channels do not divide into the groups
+ */
+export function groupNorm(
+  x: Tensor,
+  groups: number,
+  weight?: Tensor | null,
+  bias?: Tensor | null,
+  eps = 1e-5,
+): Tensor {
+  const [n, c, ...pixels] = x.shape as [number, number, ...number[]];
+  if (!(groups >= 1) || c % groups !== 0) {
+    throw new ShapeError(
+      `groupNorm: ${c} channels do not divide into ${groups} groups; got ${formatShape(x.shape)}`,
+    );
+  }
+  const grouped = standardize(
+    reshape(x, [n, groups, c / groups, ...pixels]),
+    pixels.map((_, i) => i + 3).concat(2),
+    eps,
+  );
+  const y = reshape(grouped, x.shape);
+  const channel = (v: Tensor): Tensor => reshape(v, [1, c, ...pixels.map(() => 1)]);
+  const scaled = weight ? mul(y, channel(weight)) : y;
+  return bias ? add(scaled, channel(bias)) : scaled;
+}

@@ -1,0 +1,68 @@
+/**
+ * Random tensors as pure functions of a key: the same key, the same numbers, on every device. A key is two u32 words.
+ *
+ * Bits come from Threefry on the device. Normal numbers are made on the host in float64 (Box-Muller), because log and
+ * cos differ in the last bits between devices.
+ */
+import { type DType, encode } from '../dtype.ts';
+import { numel, type Shape } from '../shape.ts';
+import { type Tensor, tensor } from '../tensor.ts';
+import { cast, less, mul, shiftRight, threefry, threefryReference, where } from './elementwise.ts';
+import { gather } from './gather.ts';
+import { reshape } from './movement.ts';
+import { arange } from './source.ts';
+
+export type Key = readonly [number, number];
+
+/** A key from a whole number in [0, 2^53). */
+export function keyOf(seed: number): Key {
+  return [seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0];
+}
+
+/** The key of stream `index` under a key: different indices give unrelated streams. */
+export function foldIn(key: Key, index: number): Key {
+  const first = threefryReference(key[0], key[1], index >>> 0);
+  return [first, threefryReference(key[1] ^ 0x9e3779b9, first, Math.floor(index / 2 ** 32) >>> 0)];
+}
+
+/** 32 random bits for each element; `key` may be a u32 tensor [2], so that a compiled function takes a new one each call. */
+export function randomBits(key: Key | Tensor, shape: Shape): Tensor {
+  const words = 'shape' in key ? key : tensor(Uint32Array.from(key));
+  const word = (i: number): Tensor => reshape(gather(words, tensor(Int32Array.of(i))), [1]);
+  return reshape(threefry(word(0), word(1), arange(numel(shape), 'u32')), shape);
+}
+
+/** Numbers in [0, 1), multiples of 2^-24. */
+export function randomUniform(key: Key | Tensor, shape: Shape): Tensor {
+  return mul(cast(shiftRight(randomBits(key, shape), 8), 'f32'), 2 ** -24);
+}
+
+/** True with the given probability. */
+export function randomBernoulli(key: Key | Tensor, shape: Shape, probability: number): Tensor {
+  return less(randomUniform(key, shape), probability);
+}
+
+/** Standard normal numbers, drawn on the host. */
+export function randomNormal(key: Key, shape: Shape, dtype: DType = 'f32'): Tensor {
+  return tensor(encode(dtype, normalNumbers(key, numel(shape))), shape, dtype);
+}
+
+/** `count` standard normal numbers: sqrt(-2 log u) (cos, sin)(2 pi v), u in (0, 1], v in [0, 1). */
+export function normalNumbers(key: Key, count: number): Float64Array {
+  const out = new Float64Array(count);
+  for (let i = 0; i < count; i += 2) {
+    const u = (threefryReference(key[0], key[1], i) + 1) / 2 ** 32;
+    const v = threefryReference(key[0], key[1], i + 1) / 2 ** 32;
+    const radius = Math.sqrt(-2 * Math.log(u));
+    out[i] = radius * Math.cos(2 * Math.PI * v);
+    if (i + 1 < count) out[i + 1] = radius * Math.sin(2 * Math.PI * v);
+  }
+  return out;
+}
+
+/** `x` with each element dropped with the given probability and the rest scaled by 1 / (1 - probability). */
+export function dropout(x: Tensor, probability: number, key: Key | Tensor): Tensor {
+  if (probability === 0) return x;
+  const kept = randomBernoulli(key, x.shape, 1 - probability);
+  return where(kept, mul(x, 1 / (1 - probability)), 0);
+}
