@@ -79,3 +79,4 @@ export { arange, full, iota, ones, onesLike, zeros, zerosLike } from './ops/sour
 export { referenceDevice } from './reference.ts';
 export * from './shape.ts';
 export { apply, type Nested, placeholder, type Source, Tensor, tensor } from './tensor.ts';
+export * from './tree.ts';
