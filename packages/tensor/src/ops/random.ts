@@ -47,6 +47,11 @@ export function randomNormal(key: Key, shape: Shape, dtype: DType = 'f32'): Tens
   return tensor(encode(dtype, normalNumbers(key, numel(shape))), shape, dtype);
 }
 
+/** `count` numbers in [0, 1), multiples of 2^-32. */
+export function threefryNumbers(key: Key, count: number): Float64Array {
+  return Float64Array.from({ length: count }, (_, i) => threefryReference(key[0], key[1], i) / 2 ** 32);
+}
+
 /** `count` standard normal numbers: sqrt(-2 log u) (cos, sin)(2 pi v), u in (0, 1], v in [0, 1). */
 export function normalNumbers(key: Key, count: number): Float64Array {
   const out = new Float64Array(count);
