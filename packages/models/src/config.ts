@@ -49,6 +49,8 @@ export interface ConfigReader {
   /** A whole number >= 0. */
   count(key: string, byDefault?: number): number;
   boolean(key: string, byDefault: boolean): boolean;
+  /** A list of that many finite numbers, or undefined where there is none. */
+  numbers(key: string, length: number): readonly number[] | undefined;
   /** One of the words that are implemented. */
   choice<const Choice extends string>(key: string, choices: readonly Choice[], byDefault?: Choice): Choice;
   /** One number for each of `length` places: a list of that many, or one number for all. */
@@ -85,10 +87,18 @@ export function configReader(name: string, config: JsonConfig): ConfigReader {
     if (!accepts(value)) refuse(key, `expected ${expected}`);
     return value as T;
   }
+  const has = (key: string) => Object.hasOwn(config, key) && config[key] !== null;
   const isCount = (value: JsonValue) => Number.isSafeInteger(value) && (value as number) >= 0;
   return {
     number: (key, byDefault) => field(key, byDefault, 'a finite number', Number.isFinite),
     count: (key, byDefault) => field(key, byDefault, 'a whole number >= 0', isCount),
+    numbers(key, length) {
+      const accepts = (value: JsonValue) =>
+        Array.isArray(value) && value.length === length && value.every(Number.isFinite);
+      return has(key)
+        ? field<readonly number[]>(key, undefined, `a list of ${length} numbers`, accepts)
+        : undefined;
+    },
     boolean: (key, byDefault) =>
       field(key, byDefault, 'true or false', (value) => typeof value === 'boolean'),
     choice: (key, choices, byDefault) =>
@@ -121,7 +131,7 @@ export function configReader(name: string, config: JsonConfig): ConfigReader {
         if (own !== null && own !== value) refuse(key, `not supported; expected ${JSON.stringify(value)}`);
       }
     },
-    has: (key) => Object.hasOwn(config, key) && config[key] !== null,
+    has,
     refuse,
   };
 }

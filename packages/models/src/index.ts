@@ -7,3 +7,4 @@ export {
   type SafetensorsHeader,
   type TensorInfo,
 } from './safetensorsHeader.ts';
+export * from './schedulers/index.ts';
