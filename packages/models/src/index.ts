@@ -8,3 +8,4 @@ export {
   type TensorInfo,
 } from './safetensorsHeader.ts';
 export * from './schedulers/index.ts';
+export * from './tokenizer.ts';

@@ -1,2 +1,3 @@
 export * from './fileSource.ts';
 export * from './modelFolder.ts';
+export * from './tokenizerFolder.ts';

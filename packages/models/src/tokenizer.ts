@@ -1,0 +1,126 @@
+/**
+ * CLIP's tokenizer: text to a fixed number of token ids.
+ *
+ * Byte-pair encoding itself is @huggingface/tokenizers; here are the conventions around it: a start and an end token,
+ * truncation that keeps the end token, padding to the length that the text encoder has positions for.
+ */
+import { Tokenizer as Encoder } from '@huggingface/tokenizers';
+import { ConfigError, type JsonConfig, type JsonValue } from './config.ts';
+
+export interface Tokenizer {
+  /** How many ids every encoding has. */
+  readonly length: number;
+  /** `length` ids: start, the text (as much of it as fits), end, padding. */
+  encode(text: string): number[];
+  /** The ids of the text alone, however many. */
+  encodePlain(text: string): number[];
+  /** The text that the ids stand for, special tokens left out, lower case as CLIP's vocabulary is. */
+  decode(ids: readonly number[]): string;
+}
+
+/**
+ * @param definition the tokenizer.json of a tokenizer folder, or what `clipDefinition` makes of older files
+ * @param config its tokenizer_config.json: special tokens and model_max_length
+ * @throws ConfigError naming the special token that is missing or not in the vocabulary
+ */
+export function clipTokenizer(definition: JsonConfig, config: JsonConfig): Tokenizer {
+  const encoder = new Encoder(definition, config);
+  const start = specialToken(encoder, config, 'bos_token');
+  const end = specialToken(encoder, config, 'eos_token');
+  const padding = specialToken(encoder, config, 'pad_token');
+  const length = config.model_max_length;
+  if (typeof length !== 'number' || !Number.isInteger(length) || length < 2 || length > 100_000) {
+    throw new ConfigError(
+      `tokenizer: model_max_length: expected a whole number in [2, 100000]; got ${length}`,
+    );
+  }
+  const encodePlain = (text: string) => encoder.encode(text, { add_special_tokens: false }).ids;
+  return {
+    length,
+    encodePlain,
+    encode(text) {
+      const ids = [start, ...encodePlain(text).slice(0, length - 2), end];
+      return [...ids, ...new Array<number>(length - ids.length).fill(padding)];
+    },
+    decode: (ids) => encoder.decode([...ids], { skip_special_tokens: true }).trim(),
+  };
+}
+
+// tokenizer_config.json holds a special token as its text, or as an object with the text under `content`.
+function specialToken(encoder: Encoder, config: JsonConfig, key: string): number {
+  const entry = config[key] ?? null;
+  const isText = typeof entry === 'string' || entry === null;
+  const text = isText ? entry : (entry as { readonly content?: JsonValue }).content;
+  const id = typeof text === 'string' ? encoder.token_to_id(text) : undefined;
+  if (id === undefined) {
+    throw new ConfigError(
+      `tokenizer: ${key}: expected a token of the vocabulary; got ${JSON.stringify(entry)}`,
+    );
+  }
+  return id;
+}
+
+/**
+ * The tokenizer.json that older CLIP folders lack, from their vocab.json and merges.txt.
+ * @throws ConfigError when the start or the end token is not in the vocabulary
+ */
+export function clipDefinition(vocabulary: JsonConfig, merges: string): JsonConfig {
+  const special = ['<|startoftext|>', '<|endoftext|>'].map((content) => {
+    const id = vocabulary[content];
+    if (typeof id !== 'number') throw new ConfigError(`tokenizer: ${content} is not in the vocabulary`);
+    return {
+      id,
+      content,
+      single_word: false,
+      lstrip: false,
+      rstrip: false,
+      normalized: false,
+      special: true,
+    };
+  });
+  const [start, end] = special as [(typeof special)[0], (typeof special)[0]];
+  const words =
+    "<\\|startoftext\\|>|<\\|endoftext\\|>|'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+";
+  const byteLevel = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true };
+  return {
+    version: '1.0',
+    truncation: null,
+    padding: null,
+    added_tokens: special,
+    normalizer: {
+      type: 'Sequence',
+      normalizers: [
+        { type: 'NFC' },
+        { type: 'Replace', pattern: { Regex: '\\s+' }, content: ' ' },
+        { type: 'Lowercase' },
+      ],
+    },
+    pre_tokenizer: {
+      type: 'Sequence',
+      pretokenizers: [
+        { type: 'Split', pattern: { Regex: words }, behavior: 'Removed', invert: true },
+        byteLevel,
+      ],
+    },
+    post_processor: {
+      type: 'RobertaProcessing',
+      sep: [end.content, end.id],
+      cls: [start.content, start.id],
+      trim_offsets: false,
+      add_prefix_space: false,
+    },
+    decoder: { ...byteLevel, add_prefix_space: true },
+    model: {
+      type: 'BPE',
+      dropout: null,
+      unk_token: end.content,
+      continuing_subword_prefix: '',
+      end_of_word_suffix: '</w>',
+      fuse_unk: false,
+      byte_fallback: false,
+      ignore_merges: false,
+      vocab: vocabulary,
+      merges: merges.split(/\r?\n/).filter((line) => line !== '' && !line.startsWith('#version')),
+    },
+  };
+}
