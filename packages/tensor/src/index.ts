@@ -2,6 +2,15 @@
 export * from './device.ts';
 export * from './dtype.ts';
 export * from './errors.ts';
+export * from './io/config.ts';
+export * from './io/safetensors.ts';
+export {
+  type ByteSource,
+  readHeader,
+  SafetensorsError,
+  type SafetensorsHeader,
+  type TensorInfo,
+} from './io/safetensorsHeader.ts';
 export type { Applied, Aval, Op, Values } from './op.ts';
 export * from './ops/activation.ts';
 export { type AttentionOptions, attention } from './ops/attention.ts';
