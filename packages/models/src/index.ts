@@ -1,4 +1,5 @@
 export { ConfigError, type JsonConfig, type JsonValue, parseConfig } from './config.ts';
+export * from './resnetBlock.ts';
 export * from './safetensors.ts';
 export {
   type ByteSource,
@@ -9,3 +10,6 @@ export {
 } from './safetensorsHeader.ts';
 export * from './schedulers/index.ts';
 export * from './tokenizer.ts';
+export * from './transformer2d.ts';
+export * from './unet.ts';
+export * from './weights.ts';

@@ -15,7 +15,8 @@ export type Initializer = (shape: Shape, key: Key) => Tensor;
 /** A named place for a tensor of a module. It has no value until it is initialised or loaded. */
 export class Parameter {
   readonly shape: Shape;
-  readonly initializer: Initializer;
+  /** How `initialize` fills it; a model with conventions of its own may replace it. */
+  initializer: Initializer;
   /** Whether training changes it. */
   trainable = true;
   #value: Tensor | null = null;

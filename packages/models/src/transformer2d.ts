@@ -1,0 +1,158 @@
+/**
+ * The transformer inside the UNet (diffusers' Transformer2DModel): pixels attend to each other and to the context.
+ *
+ *   B batch, C channels, H W pixels, L context tokens, E context width, h heads, d = C / h head width
+ */
+import { Conv2d, GroupNorm, LayerNorm, Linear, Module } from '@deftjs/autograd/nn';
+import { add, attention, gelu, mul, permute, reshape, split, type Tensor } from '@deftjs/tensor';
+
+/** Multi-head attention from x over a context (x itself if none is given), without biases on the way in. */
+export class Attention extends Module {
+  readonly heads: number;
+  readonly to_q: Linear;
+  readonly to_k: Linear;
+  readonly to_v: Linear;
+  readonly to_out: readonly [Linear];
+
+  constructor(channels: number, contextWidth: number, heads: number) {
+    super();
+    this.heads = heads;
+    this.to_q = new Linear(channels, channels, { bias: false });
+    this.to_k = new Linear(contextWidth, channels, { bias: false });
+    this.to_v = new Linear(contextWidth, channels, { bias: false });
+    this.to_out = [new Linear(channels, channels)];
+  }
+
+  /** [B, HW, C], [B, L, E] -> [B, HW, C]. */
+  forward(x: Tensor, context: Tensor = x): Tensor {
+    const query = splitHeads(this.to_q.forward(x), this.heads); // [B, h, HW, d]
+    const key = splitHeads(this.to_k.forward(context), this.heads); // [B, h, L, d]
+    const value = splitHeads(this.to_v.forward(context), this.heads);
+    return this.to_out[0].forward(joinHeads(attention(query, key, value)));
+  }
+}
+
+/** [B, N, C] -> [B, h, N, C / h]. */
+export function splitHeads(x: Tensor, heads: number): Tensor {
+  const [batch, tokens, channels] = x.shape as [number, number, number];
+  return permute(reshape(x, [batch, tokens, heads, channels / heads]), [0, 2, 1, 3]);
+}
+
+/** [B, h, N, d] -> [B, N, h d]. */
+export function joinHeads(x: Tensor): Tensor {
+  const [batch, heads, tokens, width] = x.shape as [number, number, number, number];
+  return reshape(permute(x, [0, 2, 1, 3]), [batch, tokens, heads * width]);
+}
+
+/** The gated linear unit of arXiv 2002.05202: a gelu(b), with a and b the two halves of one projection. */
+class GEGLU extends Module {
+  readonly proj: Linear;
+
+  constructor(channels: number, inner: number) {
+    super();
+    this.proj = new Linear(channels, 2 * inner);
+  }
+
+  forward(x: Tensor): Tensor {
+    const [value, gate] = split(this.proj.forward(x), 2) as [Tensor, Tensor];
+    return mul(value, gelu(gate));
+  }
+}
+
+/** GEGLU to four times the width, and back. */
+class FeedForward extends Module {
+  readonly net: { readonly 0: GEGLU; readonly 2: Linear };
+
+  constructor(channels: number) {
+    super();
+    this.net = { 0: new GEGLU(channels, 4 * channels), 2: new Linear(4 * channels, channels) };
+  }
+
+  forward(x: Tensor): Tensor {
+    return this.net[2].forward(this.net[0].forward(x));
+  }
+}
+
+class BasicTransformerBlock extends Module {
+  readonly norm1: LayerNorm;
+  readonly attn1: Attention;
+  readonly norm2: LayerNorm;
+  readonly attn2: Attention;
+  readonly norm3: LayerNorm;
+  readonly ff: FeedForward;
+
+  constructor(channels: number, contextWidth: number, heads: number) {
+    super();
+    this.norm1 = new LayerNorm(channels);
+    this.attn1 = new Attention(channels, channels, heads);
+    this.norm2 = new LayerNorm(channels);
+    this.attn2 = new Attention(channels, contextWidth, heads);
+    this.norm3 = new LayerNorm(channels);
+    this.ff = new FeedForward(channels);
+  }
+
+  /** [B, HW, C], [B, L, E] -> [B, HW, C]. */
+  forward(x: Tensor, context: Tensor): Tensor {
+    const self = add(x, this.attn1.forward(this.norm1.forward(x)));
+    const cross = add(self, this.attn2.forward(this.norm2.forward(self), context));
+    return add(cross, this.ff.forward(this.norm3.forward(cross)));
+  }
+}
+
+export interface Transformer2DConfig {
+  readonly channels: number;
+  readonly contextWidth: number;
+  readonly heads: number;
+  readonly layers: number;
+  readonly groups: number;
+  /** Whether pixels are projected as tokens by a linear layer, or before that by a 1 x 1 convolution. */
+  readonly linearProjection: boolean;
+}
+
+export class Transformer2DModel extends Module {
+  readonly norm: GroupNorm;
+  readonly proj_in: Conv2d | Linear;
+  readonly transformer_blocks: readonly BasicTransformerBlock[];
+  readonly proj_out: Conv2d | Linear;
+
+  constructor({ channels, contextWidth, heads, layers, groups, linearProjection }: Transformer2DConfig) {
+    super();
+    const projection = () =>
+      linearProjection ? new Linear(channels, channels) : new Conv2d(channels, channels, 1);
+    this.norm = new GroupNorm(groups, channels, 1e-6);
+    this.proj_in = projection();
+    this.transformer_blocks = Array.from(
+      { length: layers },
+      () => new BasicTransformerBlock(channels, contextWidth, heads),
+    );
+    this.proj_out = projection();
+  }
+
+  /** [B, C, H, W], [B, L, E] -> [B, C, H, W]. */
+  forward(x: Tensor, context: Tensor): Tensor {
+    const [, , height, width] = x.shape as [number, number, number, number];
+    const normed = this.norm.forward(x);
+    let tokens =
+      this.proj_in instanceof Linear
+        ? this.proj_in.forward(toTokens(normed))
+        : toTokens(this.proj_in.forward(normed)); // [B, HW, C]
+    for (const block of this.transformer_blocks) tokens = block.forward(tokens, context);
+    const y =
+      this.proj_out instanceof Linear
+        ? toPixels(this.proj_out.forward(tokens), height, width)
+        : this.proj_out.forward(toPixels(tokens, height, width)); // [B, C, H, W]
+    return add(y, x);
+  }
+}
+
+/** [B, C, H, W] -> [B, HW, C]. */
+function toTokens(x: Tensor): Tensor {
+  const [batch, channels, height, width] = x.shape as [number, number, number, number];
+  return permute(reshape(x, [batch, channels, height * width]), [0, 2, 1]);
+}
+
+/** [B, HW, C] -> [B, C, H, W]. */
+function toPixels(x: Tensor, height: number, width: number): Tensor {
+  const [batch, , channels] = x.shape as [number, number, number];
+  return reshape(permute(x, [0, 2, 1]), [batch, channels, height, width]);
+}
