@@ -1,3 +1,4 @@
+export * from './clipText.ts';
 export { ConfigError, type JsonConfig, type JsonValue, parseConfig } from './config.ts';
 export * from './resnetBlock.ts';
 export * from './safetensors.ts';
