@@ -1,0 +1,6 @@
+/** The configuration files of `deft train` and `deft pretrain`. */
+export { type Method, methods, type Projector, plannedMethods, projectors } from './methods.ts';
+export { type PretrainConfig, pretrainSchema } from './pretrain.ts';
+export { configChanges, readPretrainConfig, readTrainConfig, writeConfig } from './read.ts';
+export { shippedModel } from './shipped.ts';
+export { type TrainConfig, trainSchema } from './train.ts';

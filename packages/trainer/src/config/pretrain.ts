@@ -1,0 +1,70 @@
+import type { z } from 'zod';
+import { choice, deviceNames, list, rate, real, runName, section, seed, text, whole } from './fields.ts';
+
+const downBlocks = ['DownBlock2D', 'CrossAttnDownBlock2D'] as const;
+const upBlocks = ['UpBlock2D', 'CrossAttnUpBlock2D'] as const;
+
+/** The part of diffusers' UNet2DConditionModel configuration that a base model chooses. */
+const unet = section({
+  sample_size: whole(8, 1024).default(16),
+  in_channels: whole(1, 768).default(12),
+  out_channels: whole(1, 768).default(12),
+  block_out_channels: list(whole(8, 4096), 1, 8).default([48, 96]),
+  layers_per_block: whole(1, 8).default(1),
+  down_block_types: list(choice(downBlocks), 1, 8).default(['DownBlock2D', 'CrossAttnDownBlock2D']),
+  up_block_types: list(choice(upBlocks), 1, 8).default(['CrossAttnUpBlock2D', 'UpBlock2D']),
+  cross_attention_dim: whole(8, 4096).default(96),
+  attention_head_dim: whole(1, 256).default(4),
+  norm_num_groups: whole(1, 64).default(8),
+});
+
+/** The part of transformers' CLIPTextConfig that a base model chooses; the vocabulary is the world's. */
+const textEncoder = section({
+  hidden_size: whole(8, 4096).default(96),
+  intermediate_size: whole(8, 16384).default(192),
+  num_hidden_layers: whole(1, 48).default(2),
+  num_attention_heads: whole(1, 64).default(4),
+});
+
+/** What `deft pretrain` reads: a model and how it is trained on the picture world. */
+export const pretrainSchema = section({
+  name: runName(),
+  model: section({
+    unet: unet.prefault({}),
+    text_encoder: textEncoder.prefault({}),
+    // Blocks of this many pixels across become the channels that the network draws.
+    block_size: whole(1, 16).default(2),
+  }).prefault({}),
+
+  steps: whole(1, 100_000_000).default(30_000),
+  minutes: real(0, 100_000, { above: true }).nullable().default(null),
+  batch_size: whole(1, 4096).default(32),
+  learning_rate: rate().default(1e-3),
+  learning_rate_schedule: choice(['constant', 'cosine']).default('cosine'),
+  warmup_steps: whole(0, 1_000_000).default(500),
+  weight_decay: real(0, 1).default(0.01),
+  max_grad_norm: real(0, 1e6, { above: true }).default(1),
+  ema_decay: real(0, 0.999999).default(0.999),
+  caption_dropout: real(0, 1).default(0.1),
+  seed: seed().default(1),
+  world_seed: seed().default(1),
+  device: choice(deviceNames).default('auto'),
+
+  checkpoint_every: whole(1, 100_000_000).default(500),
+  keep_checkpoints: whole(1, 1000).default(2),
+  sample_every: whole(1, 100_000_000).default(2000),
+  sampling: section({
+    steps: whole(1, 1000).default(25),
+    guidance_scale: real(0, 100).default(3),
+    prompts: list(text(300), 1, 100).default([
+      'a big red circle on a blue background',
+      'a small green star on the left of a yellow background',
+      'two purple hearts on a white background',
+      'a big striped orange square at the top of a black background',
+    ]),
+    seeds: list(seed(), 1, 16).default([1, 2]),
+  }).prefault({}),
+});
+
+/** A `deft pretrain` job with every default filled in. */
+export type PretrainConfig = z.output<typeof pretrainSchema>;

@@ -1,0 +1,220 @@
+/** A configuration file, checked against a schema, with overrides from the command line laid over it. */
+import fs from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { parse, stringify } from 'yaml';
+import type { z } from 'zod';
+import { UserError } from '../userError.ts';
+import { nearestName } from './nearest.ts';
+import { type PretrainConfig, pretrainSchema } from './pretrain.ts';
+import { shippedModel } from './shipped.ts';
+import { type TrainConfig, trainFolders, trainSchema } from './train.ts';
+import { type Path, readYaml, type YamlSource } from './yaml.ts';
+
+/** More problems than this are counted, not listed. */
+const maxProblems = 10;
+
+/**
+ * The job that a `deft train` file describes, with defaults filled in and folders made absolute: those in the file
+ * are relative to it, those in overrides to the working directory.
+ *
+ * @param overrides "rank=8", "sampling.steps=10": keys from the root, values as YAML
+ * @throws {UserError} exit status 2, one line for each problem with the place in the file
+ */
+export function readTrainConfig(path: string, overrides: readonly string[] = []): TrainConfig {
+  return readConfig(path, overrides, trainSchema, trainFolders);
+}
+
+/**
+ * The job that a `deft pretrain` file describes, with defaults filled in.
+ *
+ * @param overrides as for {@link readTrainConfig}
+ * @throws {UserError} exit status 2, one line for each problem with the place in the file
+ */
+export function readPretrainConfig(path: string, overrides: readonly string[] = []): PretrainConfig {
+  return readConfig(path, overrides, pretrainSchema, []);
+}
+
+/** The configuration as YAML that reads back as the same configuration. */
+export function writeConfig(config: TrainConfig | PretrainConfig): string {
+  return stringify(config, { lineWidth: 110, aliasDuplicateObjects: false });
+}
+
+/**
+ * The keys, such as "sampling.steps", whose values differ between a configuration that {@link writeConfig} wrote and
+ * another; sorted.
+ */
+export function configChanges(earlier: string, config: TrainConfig | PretrainConfig): string[] {
+  const before = leaves(parse(earlier), '');
+  const after = leaves(config, '');
+  const keys = new Set([...before.keys(), ...after.keys()]);
+  return [...keys].filter((key) => before.get(key) !== after.get(key)).sort();
+}
+
+/** Each value that is not a mapping, as JSON, under its dotted key. */
+function leaves(value: unknown, key: string): Map<string, string> {
+  if (!isMapping(value)) return new Map([[key, JSON.stringify(value)]]);
+  return new Map(
+    Object.entries(value).flatMap(([name, inner]) => [
+      ...leaves(inner, key === '' ? name : `${key}.${name}`),
+    ]),
+  );
+}
+
+function readConfig<S extends z.ZodType>(
+  path: string,
+  overrides: readonly string[],
+  schema: S,
+  folders: readonly string[],
+): z.output<S> {
+  const yaml = readYaml(readFile(path), path);
+  if (!isMapping(yaml.value)) {
+    throw new UserError(`${path}:1:1: expected keys and values at the top of the file`, 2);
+  }
+  const config = structuredClone(yaml.value);
+  const set = overrides.map(parseOverride);
+  for (const { keys, value, written } of set) override(config, keys, value, written);
+
+  const result = schema.safeParse(config);
+  if (!result.success) {
+    const lines = problems(result.error.issues, config, schema, path, yaml, set);
+    throw new UserError(lines.join('\n'), 2);
+  }
+  for (const key of folders) {
+    const keys = key.split('.');
+    const isOverride = set.some((one) => one.keys.join('.') === key);
+    resolveFolder(result.data, keys, isOverride ? process.cwd() : dirname(path));
+  }
+  return result.data;
+}
+
+function readFile(path: string): Uint8Array {
+  try {
+    return fs.readFileSync(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const why =
+      code === 'ENOENT'
+        ? 'no such file'
+        : code === 'EISDIR'
+          ? 'a folder, not a file'
+          : `cannot read it (${code})`;
+    throw new UserError(`${path}: ${why}; expected a configuration such as examples/personalize.yaml`, 2);
+  }
+}
+
+type Mapping = Record<string, unknown>;
+
+function isMapping(value: unknown): value is Mapping {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** One `--set KEY=VALUE`. */
+interface Override {
+  readonly written: string;
+  readonly keys: readonly string[];
+  readonly value: unknown;
+}
+
+function parseOverride(written: string): Override {
+  const [, key, text] = /^([^=]*)=(.*)$/s.exec(written) ?? [];
+  if (key === undefined || text === undefined || !/^\w+(\.\w+)*$/.test(key) || key.includes('__proto__')) {
+    throw new UserError(`--set ${written}: expected KEY=VALUE, such as sampling.steps=10`, 2);
+  }
+  // Under a key of its own, because a document may not be empty or a lone scalar.
+  const { value } = readYaml(new TextEncoder().encode(`value: ${text}`), `--set ${written}`);
+  return { written, keys: key.split('.'), value: (value as Mapping).value };
+}
+
+function override(config: Mapping, keys: readonly string[], value: unknown, written: string): void {
+  let section = config;
+  for (const key of keys.slice(0, -1)) {
+    const inner = Object.hasOwn(section, key) ? section[key] : {};
+    if (!isMapping(inner)) throw new UserError(`--set ${written}: ${key} is not a section`, 2);
+    section[key] = inner;
+    section = inner;
+  }
+  section[keys.at(-1)!] = value;
+}
+
+function resolveFolder(config: unknown, keys: readonly string[], from: string): void {
+  const section = keys.slice(0, -1).reduce((inner, key) => (inner as Mapping)[key], config) as Mapping;
+  const key = keys.at(-1)!;
+  const written = section[key] as string;
+  section[key] = (key === 'base' ? shippedModel(written) : null) ?? resolve(from, written);
+}
+
+/** One line for each thing that is wrong, in the order of the schema. */
+function problems(
+  issues: readonly z.core.$ZodIssue[],
+  config: Mapping,
+  schema: z.ZodType,
+  file: string,
+  yaml: YamlSource,
+  set: readonly Override[],
+): string[] {
+  const lines = new Set<string>();
+  for (const issue of issues) {
+    const at = issue.path as Path;
+    if (issue.code === 'unrecognized_keys') {
+      for (const key of issue.keys) {
+        const near = nearestName(key, keysAt(schema, at));
+        const advice = near ? `did you mean ${near}?` : `expected one of ${keysAt(schema, at).join(', ')}`;
+        lines.add(line([...at, key], 'key', `unknown key; ${advice}`));
+      }
+      continue;
+    }
+    const got = valueAt(config, at);
+    const near =
+      issue.code === 'invalid_value' && typeof got === 'string'
+        ? nearestName(got, issue.values.map(String))
+        : null;
+    const advice = near === null ? '' : `; did you mean ${near}?`;
+    lines.add(
+      got === undefined
+        ? line(at, 'key', `this key is missing; ${issue.message}`)
+        : line(at, 'value', `${issue.message}; got ${show(got)}${advice}`),
+    );
+  }
+  const all = [...lines];
+  return all.length <= maxProblems
+    ? all
+    : [...all.slice(0, maxProblems), `${file}: and ${all.length - maxProblems} more problems`];
+
+  function line(path: Path, part: 'key' | 'value', problem: string): string {
+    const inFile = valueAt(yaml.value, path) !== undefined;
+    const own = set.findLast(({ keys }) =>
+      // What an override wrote, or a section that only an override opened.
+      (inFile ? keys : keys.slice(0, path.length)).every((key, i) => path[i] === key),
+    );
+    const place = own ? `--set ${own.written}` : `${file}:${yaml.locate(path, part)}`;
+    return `${place}: ${path.join('.')}: ${problem}`;
+  }
+}
+
+function valueAt(root: unknown, path: Path): unknown {
+  return path.reduce<unknown>(
+    (value, key) =>
+      value === null || value === undefined ? undefined : (value as Record<string | number, unknown>)[key],
+    root,
+  );
+}
+
+/** The keys that a schema knows at a path. */
+function keysAt(schema: z.ZodType, path: Path): string[] {
+  let at = unwrap(schema);
+  for (const key of path) at = unwrap((at as z.ZodObject).shape[key] as z.ZodType);
+  return Object.keys((at as z.ZodObject).shape);
+}
+
+/** The schema inside defaults and nullables. */
+function unwrap(schema: z.ZodType): z.ZodType {
+  const { innerType } = schema.def as { innerType?: z.ZodType };
+  return innerType === undefined ? schema : unwrap(innerType);
+}
+
+/** A value as messages print it: short, on one line. */
+function show(value: unknown): string {
+  if (typeof value === 'number') return String(value);
+  const written = JSON.stringify(value) ?? String(value);
+  return written.length > 60 ? `${written.slice(0, 57)}...` : written;
+}

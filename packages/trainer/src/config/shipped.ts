@@ -1,0 +1,17 @@
+import fs from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** The folder `models/NAME` of this installation, or null: the nearest one above this module. */
+export function shippedModel(name: string): string | null {
+  if (!/^[\w-]+$/.test(name)) return null;
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (true) {
+    const model = join(folder, 'models', name);
+    // `packages/models` is a package, not a collection of weights.
+    if (fs.existsSync(join(model, 'model_index.json'))) return model;
+    const above = dirname(folder);
+    if (above === folder) return null;
+    folder = above;
+  }
+}

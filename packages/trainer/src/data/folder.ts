@@ -1,0 +1,155 @@
+/** A folder of captioned pictures, as `deft train` reads it: everything that is wrong with it is said at once. */
+import { readdir, realpath } from 'node:fs/promises';
+import { extname, join, parse } from 'node:path';
+import { UserError } from '../userError.ts';
+import { metadataFile, readMetadata, readSidecar } from './captions.ts';
+import { decodeImage } from './imageFile.ts';
+import { readInside } from './insideFile.ts';
+
+/** One picture to train on. */
+export interface TrainingPicture {
+  /** Relative to the folder. */
+  readonly path: string;
+  readonly caption: string;
+  /** 3 x size x size numbers in [-1, 1]. */
+  readonly pixels: Float32Array;
+}
+
+/** What a folder gave. */
+export interface ImageFolder {
+  /** In the order of their names. */
+  readonly pictures: readonly TrainingPicture[];
+  /** Files that were passed over, each with the reason: for the user to read. */
+  readonly passedOver: readonly { readonly path: string; readonly reason: string }[];
+  /** Where the captions came from, such as "5 from text files beside the pictures". */
+  readonly captionSource: string;
+}
+
+export interface FolderOptions {
+  /** Width and height that the model takes, in pixels. */
+  readonly size: number;
+  /** The caption of pictures that have none of their own. */
+  readonly instancePrompt: string | null;
+  /** What is wrong with a caption, such as too many words for the text encoder; null when nothing is. */
+  readonly captionProblem: (caption: string) => string | null;
+}
+
+const extensions = new Set(['.png', '.jpg', '.jpeg', '.webp']);
+const maxImageBytes = 64 * 2 ** 20;
+/** More problems than this are counted, not listed. */
+const maxProblems = 10;
+
+type CaptionKind = 'text file' | 'row' | 'instance prompt';
+
+/**
+ * The pictures of a folder with their captions. A caption is the picture's row in metadata.jsonl, or the text file of
+ * the same name beside it, or else the instance prompt.
+ *
+ * @throws {UserError} exit status 1, one line for each picture or caption that cannot be used
+ */
+export async function readImageFolder(folder: string, options: FolderOptions): Promise<ImageFolder> {
+  const root = await realpath(folder).catch(() => {
+    throw new UserError(`${folder}: no such folder; expected one with PNG, JPEG or WebP pictures`);
+  });
+  const entries = await readdir(root, { withFileTypes: true }).catch((error: NodeJS.ErrnoException) => {
+    throw new UserError(
+      `${folder}: ${error.code === 'ENOTDIR' ? 'not a folder' : `cannot be read (${error.code})`}`,
+    );
+  });
+  const names = entries.map(({ name }) => name).filter((name) => !name.startsWith('.'));
+  names.sort(); // by code unit: the same order everywhere
+  const problems: string[] = [];
+  const problem = (name: string, reason: string): void =>
+    void problems.push(`${join(folder, name)}: ${reason}`);
+
+  const rows = names.includes(metadataFile)
+    ? await readMetadata(root, (line, reason) => problem(`${metadataFile}:${line}`, reason)).catch(
+        (error: Error) => {
+          problem(metadataFile, error.message);
+          return [];
+        },
+      )
+    : [];
+  const rowOf = new Map(rows.map((row) => [row.file, row]));
+  const images = [...new Set([...names.filter(isImageName), ...rowOf.keys()])].sort();
+  if (images.length === 0 && problems.length === 0) {
+    throw new UserError(`${folder}: no pictures; expected PNG, JPEG or WebP files`);
+  }
+
+  const pictures: TrainingPicture[] = [];
+  const sources: CaptionKind[] = [];
+  for (const path of images) {
+    const row = rowOf.get(path);
+    const label = row ? `${metadataFile}:${row.line}: ${path}` : path;
+    try {
+      const pixels = await decodeImage(await readInside(root, path, maxImageBytes), options.size);
+      const sidecar = `${path.slice(0, path.length - extname(path).length)}.txt`;
+      const own = names.includes(sidecar) ? await readSidecar(root, sidecar) : null;
+      const { caption, kind } = chooseCaption(row?.caption ?? null, own, sidecar, options);
+      pictures.push({ path, caption, pixels });
+      sources.push(kind);
+    } catch (error) {
+      problem(label, (error as Error).message);
+    }
+  }
+  if (problems.length > 0) throw new UserError(summarise(folder, problems));
+  return { pictures, passedOver: passedOver(names, images), captionSource: describeSources(sources) };
+}
+
+function isImageName(name: string): boolean {
+  return extensions.has(extname(name).toLowerCase());
+}
+
+function chooseCaption(
+  row: string | null,
+  own: string | null,
+  sidecar: string,
+  { instancePrompt, captionProblem }: FolderOptions,
+): { caption: string; kind: CaptionKind } {
+  if (row && own && row !== own)
+    throw new Error(`two captions, in ${metadataFile} and in ${sidecar}; keep one`);
+  const [caption, kind]: [string | null, CaptionKind] = row
+    ? [row, 'row']
+    : own
+      ? [own, 'text file']
+      : [instancePrompt, 'instance prompt'];
+  if (!caption) {
+    throw new Error(
+      `no caption; write one into ${sidecar} or ${metadataFile}, or give data.instance_prompt for all pictures`,
+    );
+  }
+  const wrong = captionProblem(caption);
+  if (wrong !== null) throw new Error(`${wrong}: "${caption.slice(0, 100)}"`);
+  return { caption, kind };
+}
+
+/** The files that are neither a picture nor a caption of one. */
+function passedOver(names: readonly string[], images: readonly string[]): ImageFolder['passedOver'] {
+  const stems = new Set(images.map((path) => parse(path).name));
+  const used = new Set([...images, metadataFile]);
+  return names
+    .filter((name) => !used.has(name) && !(extname(name) === '.txt' && stems.has(parse(name).name)))
+    .map((path) => ({
+      path,
+      reason: extname(path) === '.txt' ? 'the caption of no picture' : 'not named .png, .jpg, .jpeg or .webp',
+    }));
+}
+
+function describeSources(sources: readonly CaptionKind[]): string {
+  const words: Readonly<Record<CaptionKind, string>> = {
+    'text file': 'from text files beside the pictures',
+    row: `from ${metadataFile}`,
+    'instance prompt': 'from the instance prompt',
+  };
+  return (Object.keys(words) as CaptionKind[])
+    .map((kind) => ({ kind, number: sources.filter((source) => source === kind).length }))
+    .filter(({ number }) => number > 0)
+    .map(({ kind, number }) => `${number} ${words[kind]}`)
+    .join(', ');
+}
+
+function summarise(folder: string, problems: readonly string[]): string {
+  if (problems.length <= maxProblems) return problems.join('\n');
+  const rest = problems.length - maxProblems;
+  return [...problems.slice(0, maxProblems), `${folder}: and ${rest} more problems`].join('\n');
+}

@@ -1,0 +1,3 @@
+/** Folders of captioned pictures. */
+export { type FolderOptions, type ImageFolder, readImageFolder, type TrainingPicture } from './folder.ts';
+export { decodeImage, imageFormat } from './imageFile.ts';

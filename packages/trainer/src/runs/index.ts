@@ -1,0 +1,12 @@
+/** Folders of runs: atomic files, checkpoints, resuming. */
+export { writeFileAtomically } from './atomicFile.ts';
+export {
+  type Checkpoint,
+  type CheckpointFiles,
+  checkpointName,
+  listCheckpoints,
+  newestCheckpoint,
+  type RejectedCheckpoint,
+  saveCheckpoint,
+} from './checkpoints.ts';
+export { openRun, type Run, type RunMode, type RunRequest } from './run.ts';
