@@ -1,0 +1,69 @@
+/**
+ * Drafts: kernels while they are rearranged. Wherever a finished kernel names a binding or a buffer, a draft names a
+ * value (node id), and its list of bindings is empty; `finish` numbers both.
+ */
+import { bytesPerElement } from '../dtype.ts';
+import type { Expr, Kernel, MapKernel, Output } from '../kernel.ts';
+import type { Shape } from '../shape.ts';
+import { readsOf } from './expression.ts';
+
+export type Draft = Kernel;
+
+/** Buffers that one kernel may touch: WebGPU guarantees eight storage bindings. */
+export const maxBuffers = 8;
+
+/** What the kernel writes. */
+export function outputsOf(draft: Draft): readonly Output[] {
+  return draft.kind === 'map' ? draft.outputs : [draft.output];
+}
+
+/** The values that the kernel writes. */
+export function writesOf(draft: Draft): number[] {
+  return outputsOf(draft).map(({ buffer }) => buffer);
+}
+
+/** The index space of the kernel's outputs. */
+export function shapeOf(draft: Draft): Shape {
+  switch (draft.kind) {
+    case 'map':
+    case 'reduce':
+      return draft.shape;
+    case 'contract':
+      return [...draft.batch, ...draft.m, ...draft.n];
+    case 'scatter':
+      return [draft.outer, draft.extent, draft.inner];
+  }
+}
+
+/** The expressions that the kernel evaluates. */
+export function expressionsOf(draft: Draft): Expr[] {
+  const outputs = outputsOf(draft).map(({ expr }) => expr);
+  return draft.kind === 'reduce' ? [draft.body, ...outputs] : outputs;
+}
+
+/** The bindings that a loop reads besides its expressions. */
+function operandsOfLoop(draft: Draft): number[] {
+  if (draft.kind === 'contract') return [draft.a.binding, draft.b.binding];
+  return draft.kind === 'scatter' ? [draft.index.binding, draft.values.binding] : [];
+}
+
+/** The values that the kernel reads, each once. */
+export function valuesRead(draft: Draft): number[] {
+  const reads = readsOf(...expressionsOf(draft)).map(({ binding }) => binding);
+  return [...new Set([...operandsOfLoop(draft), ...reads])];
+}
+
+/** Whether the kernel touches no more buffers than one may. */
+export function fitsBindings(draft: Draft): boolean {
+  return valuesRead(draft).length + outputsOf(draft).length <= maxBuffers;
+}
+
+/** Bytes of `length` elements as arenas count them: whole 16-byte units. */
+export function storedBytes(dtype: Output['dtype'], length: number): number {
+  return Math.ceil((length * bytesPerElement(dtype)) / 16) * 16;
+}
+
+/** A kernel that copies values element by element. */
+export function copyDraft(load: Expr, shape: Shape, to: number, dtype: Output['dtype']): MapKernel {
+  return { kind: 'map', label: 'copy', bindings: [], shape, outputs: [{ buffer: to, dtype, expr: load }] };
+}

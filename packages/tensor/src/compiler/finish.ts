@@ -1,0 +1,85 @@
+/** Drafts into a plan: values become buffers, and each kernel numbers the ones it reads. */
+import type { DType } from '../dtype.ts';
+import type { Expr, Kernel, Output, Plan, PlanBuffer } from '../kernel.ts';
+import { type Draft, valuesRead } from './drafts.ts';
+import { operandsOf, walk, withOperands } from './expression.ts';
+
+/** The draft with bindings and buffers in place of values. */
+function finishKernel(
+  draft: Draft,
+  bufferOf: (value: number) => number,
+  dtypeOf: (value: number) => DType,
+): Kernel {
+  const values = valuesRead(draft);
+  const bindings = values.map((value) => ({ buffer: bufferOf(value), dtype: dtypeOf(value) }));
+  const bindingOf = new Map(values.map((value, binding) => [value, binding]));
+  const done = new Map<Expr, Expr>();
+  const bind = (root: Expr): Expr => {
+    for (const expr of walk(root)) {
+      if (done.has(expr)) continue;
+      const bound = withOperands(
+        expr,
+        operandsOf(expr).map((operand) => done.get(operand)!),
+      );
+      const reads = bound.kind === 'load' || bound.kind === 'gather';
+      done.set(expr, reads ? { ...bound, binding: bindingOf.get(bound.binding)! } : bound);
+    }
+    return done.get(root)!;
+  };
+  const finishOutput = (output: Output): Output => ({
+    ...output,
+    buffer: bufferOf(output.buffer),
+    expr: bind(output.expr),
+  });
+  const operand = <T extends { readonly binding: number }>(read: T): T => ({
+    ...read,
+    binding: bindingOf.get(read.binding)!,
+  });
+  switch (draft.kind) {
+    case 'map':
+      return { ...draft, bindings, outputs: draft.outputs.map(finishOutput) };
+    case 'reduce':
+      return { ...draft, bindings, body: bind(draft.body), output: finishOutput(draft.output) };
+    case 'contract':
+      return {
+        ...draft,
+        bindings,
+        a: operand(draft.a),
+        b: operand(draft.b),
+        output: finishOutput(draft.output),
+      };
+    case 'scatter':
+      return {
+        ...draft,
+        bindings,
+        index: operand(draft.index),
+        values: operand(draft.values),
+        output: finishOutput(draft.output),
+      };
+  }
+}
+
+/** A value and the buffer that holds it. */
+export interface Placed {
+  readonly value: number;
+  readonly buffer: PlanBuffer;
+}
+
+/** The plan of drafts in the order they run, with every value that they name placed in a buffer. */
+export function finish(
+  drafts: readonly Draft[],
+  placed: readonly Placed[],
+  slots: readonly number[],
+  ends: { readonly inputs: readonly number[]; readonly outputs: readonly number[] },
+): Plan {
+  const indices = new Map(placed.map(({ value }, index) => [value, index]));
+  const bufferOf = (value: number): number => indices.get(value)!;
+  const dtypeOf = (value: number): DType => placed[bufferOf(value)]!.buffer.dtype;
+  return {
+    kernels: drafts.map((draft) => finishKernel(draft, bufferOf, dtypeOf)),
+    buffers: placed.map(({ buffer }) => buffer),
+    slots,
+    inputs: ends.inputs.map(bufferOf),
+    outputs: ends.outputs.map(bufferOf),
+  };
+}

@@ -1,0 +1,298 @@
+/**
+ * From nodes to kernels: which values get a buffer, and which are recomputed inside their consumers.
+ *
+ * Every node is first an expression over its own shape. Elementwise ops and sources build on the expressions of their
+ * inputs, views move those to another index space, and only what needs a loop of its own (a fold, a contraction, a
+ * scatter) starts a kernel. A node whose expression is read from a buffer is called a value.
+ */
+import { formatShape } from '../errors.ts';
+import type { Expr, Output } from '../kernel.ts';
+import type { Lowering } from '../op.ts';
+import { scalarOf } from '../ops/elementwise.ts';
+import { numel, type Shape } from '../shape.ts';
+import { contiguousView, padView, permuteView, type View } from '../view.ts';
+import { countUsers, demandedNodes } from './consumers.ts';
+import { isWorthKeeping } from './cost.ts';
+import { type Draft, maxBuffers } from './drafts.ts';
+import { Expressions, isWhole, type Load, readsOf, type ViewMap, walk } from './expression.ts';
+import type { Ir, Node } from './ir.ts';
+
+/** Larger expressions are cut: compilers of shaders and registers have limits. */
+const maxExpressionSize = 64;
+
+type LoweringOf<Kind extends Lowering<unknown>['kind']> = Extract<Lowering<unknown>, { kind: Kind }>;
+
+/** Kernels in an order that computes values before they are read, and the value that holds each output. */
+export interface Fusion {
+  readonly drafts: Draft[];
+  readonly outputs: readonly number[];
+  readonly expressions: Expressions;
+}
+
+/** The graph's nodes gathered into kernels. */
+export function fuse(ir: Ir): Fusion {
+  const builder = new Builder(ir);
+  for (const node of ir.nodes) builder.add(node);
+  const outputs = ir.outputs.map((id) => builder.value(id));
+  return { drafts: builder.drafts, outputs, expressions: builder.expressions };
+}
+
+class Builder {
+  readonly drafts: Draft[] = [];
+  readonly expressions = new Expressions();
+  readonly #ir: Ir;
+  readonly #demanded: ReadonlySet<number>;
+  readonly #users: readonly number[];
+  /** The expression of each node, over its shape. */
+  readonly #exprs: Expr[] = [];
+  /** The names of the ops in each expression. */
+  readonly #names: string[][] = [];
+  /** Nodes that have a buffer of their own. */
+  readonly #stored = new Set<number>();
+
+  constructor(ir: Ir) {
+    this.#ir = ir;
+    this.#demanded = demandedNodes(ir);
+    this.#users = countUsers(ir, this.#demanded);
+  }
+
+  /** Takes up a node; its inputs have been taken up before. */
+  add(node: Node): void {
+    const { id, op, inputs } = node;
+    const own = op === null || op.lower.kind === 'view' || op.name === 'full' ? [] : [op.name];
+    this.#names[id] = [...new Set([...inputs.flatMap((input) => this.#names[input]!), ...own])];
+    if (op === null) {
+      this.#become(node);
+      return;
+    }
+    this.#exprs[id] = this.#lower(node, op.lower);
+    if (this.#deservesBuffer(node)) this.value(id);
+  }
+
+  #lower(node: Node, lowering: Lowering<unknown>): Expr {
+    const type = scalarOf(node.dtype);
+    switch (lowering.kind) {
+      case 'source':
+        return this.expressions.of(lowering.expr(node.shape, node.attrs, type));
+      case 'elementwise':
+        return this.#bounded(node, (inputs) => lowering.expr(inputs, node.attrs, type));
+      case 'view':
+        return this.#view(node.inputs[0]!, (view) => lowering.view(view, node.attrs, node.shape));
+      case 'concat':
+        return this.#concat(node, lowering.axis(node.attrs));
+      case 'gather':
+        return this.#gather(node, lowering.axis(node.attrs));
+      case 'reduce':
+        return this.#reduce(node, lowering);
+      case 'contract':
+        return this.#contract(node, lowering);
+      case 'scatter':
+        return this.#scatter(node, lowering.axis(node.attrs));
+    }
+  }
+
+  /** An expression of the inputs; the largest inputs get buffers until it is small enough. */
+  #bounded(node: Node, build: (inputs: readonly Expr[]) => Expr): Expr {
+    for (;;) {
+      const inputs = node.inputs.map((input) => this.#exprs[input]!);
+      const expr = this.expressions.of(build(inputs));
+      const parts = walk(expr);
+      const buffers = new Set(readsOf(expr).map(({ binding }) => binding));
+      if (parts.length <= maxExpressionSize && buffers.size < maxBuffers) return expr;
+      const sizes = inputs.map((input) => (isLoad(input) ? 0 : walk(input).length));
+      const largest = sizes.indexOf(Math.max(...sizes));
+      if (sizes[largest] === 0) return expr;
+      this.value(node.inputs[largest]!);
+    }
+  }
+
+  #view(input: number, map: ViewMap): Expr {
+    const { shape } = this.#ir.nodes[input]!;
+    const moved = this.expressions.through(this.#exprs[input]!, shape, map);
+    return moved ?? this.expressions.of(this.#loadOf(input, map));
+  }
+
+  /** Part i where its guard holds: places of the output between its start and its end. */
+  #concat(node: Node, axis: number): Expr {
+    let start = 0;
+    let joined: Expr | null = null;
+    const type = scalarOf(node.dtype);
+    for (const input of node.inputs) {
+      const { shape } = this.#ir.nodes[input]!;
+      const extent = shape[axis]!;
+      if (numel(shape) === 0) continue;
+      const before = shape.map((_, i) => (i === axis ? start : 0));
+      const after = shape.map((_, i) => (i === axis ? node.shape[axis]! - start - extent : 0));
+      const part = this.#view(input, (view) => padView(view, before, after));
+      const { guards } = padView(contiguousView(shape), before, after);
+      const condition: Expr = { kind: 'inside', type: 'bool', guards };
+      joined =
+        joined === null
+          ? part
+          : this.expressions.of({ kind: 'select', type, condition, yes: part, no: joined });
+      start += extent;
+    }
+    return joined!;
+  }
+
+  #gather(node: Node, axis: number): Expr {
+    const [table, index] = node.inputs;
+    const shape = this.#ir.nodes[table!]!.shape;
+    const indexShape = this.#ir.nodes[index!]!.shape;
+    const read = this.#loadOf(table!, (view) => (view.guards.length > 0 ? null : view));
+    // The table without its gathered axis, repeated along the index's axes.
+    const strides = read.view.strides.toSpliced(axis, 1, ...indexShape.map(() => 0));
+    const view: View = { shape: node.shape, offset: read.view.offset, strides, guards: [] };
+    const rows = indexShape.length;
+    const moved = this.#view(index!, (input) => spread(input, node.shape, axis, rows));
+    return this.expressions.of({
+      kind: 'gather',
+      type: scalarOf(node.dtype),
+      binding: read.binding,
+      view,
+      index: moved,
+      stride: read.view.strides[axis]!,
+      extent: shape[axis]!,
+    });
+  }
+
+  #reduce(node: Node, lowering: LoweringOf<'reduce'>): Expr {
+    const input = node.inputs[0]!;
+    const { shape } = this.#ir.nodes[input]!;
+    const reducedAxes = lowering.axes(node.attrs);
+    const kept = shape.map((_, axis) => axis).filter((axis) => !reducedAxes.includes(axis));
+    const body = this.#view(input, (view) => permuteView(view, [...kept, ...reducedAxes]));
+    const reduced = reducedAxes.map((axis) => shape[axis]!);
+    if (numel(reduced) === 0) return this.#nothingFolded(node, lowering.fold === 'max' ? -Infinity : 0);
+    return this.#start(node, (output) => ({
+      kind: 'reduce',
+      label: this.#names[node.id]!.join('+'),
+      bindings: [],
+      shape: kept.map((axis) => shape[axis]!),
+      reduced,
+      fold: lowering.fold,
+      body,
+      output,
+    }));
+  }
+
+  #contract(node: Node, lowering: LoweringOf<'contract'>): Expr {
+    const [a, b] = node.inputs;
+    const shapes = node.inputs.map((input) => this.#ir.nodes[input]!.shape);
+    const contraction = lowering.contraction(shapes[0]!, shapes[1]!, node.attrs);
+    const { batch, m, n, k } = contraction;
+    if (numel(k) === 0) return this.#nothingFolded(node, 0);
+    const first = this.#loadOf(a!, (view) => contraction.a(view));
+    const second = this.#loadOf(b!, (view) => contraction.b(view));
+    return this.#start(node, (output) => ({
+      kind: 'contract',
+      label: node.op!.name,
+      bindings: [],
+      batch,
+      m,
+      n,
+      k,
+      a: { binding: first.binding, view: first.view },
+      b: { binding: second.binding, view: second.view },
+      output,
+    }));
+  }
+
+  #scatter(node: Node, axis: number): Expr {
+    const [values, index] = node.inputs;
+    const { shape } = this.#ir.nodes[values!]!;
+    if (numel(shape) === 0) return this.#nothingFolded(node, 0);
+    const from = { values: this.value(values!), index: this.value(index!) };
+    return this.#start(node, (output) => ({
+      kind: 'scatter',
+      label: node.op!.name,
+      bindings: [],
+      outer: numel(shape.slice(0, axis)),
+      count: shape[axis]!,
+      inner: numel(shape.slice(axis + 1)),
+      extent: node.shape[axis]!,
+      index: { binding: from.index },
+      values: { binding: from.values },
+      output,
+    }));
+  }
+
+  #nothingFolded(node: Node, value: number): Expr {
+    return this.expressions.of({ kind: 'constant', type: scalarOf(node.dtype), value });
+  }
+
+  /** The whole of a value that a kernel of its own computes. */
+  #start(node: Node, draft: (output: Output) => Draft): Expr {
+    const type = scalarOf(node.dtype);
+    if (numel(node.shape) > 0) {
+      this.drafts.push(draft({ buffer: node.id, dtype: node.dtype, expr: { kind: 'folded', type } }));
+    }
+    this.#become(node);
+    return this.#exprs[node.id]!;
+  }
+
+  /** Makes the node's expression a read of its own buffer. */
+  #become(node: Node): void {
+    this.#exprs[node.id] = this.expressions.load(node.id, scalarOf(node.dtype), node.shape);
+    this.#names[node.id] = [];
+    this.#stored.add(node.id);
+  }
+
+  /** A value that holds the node, row-major: one that is there already, or a new kernel's. */
+  value(id: number): number {
+    const node = this.#ir.nodes[id]!;
+    const expr = this.#exprs[id]!;
+    const held = isLoad(expr) && isWhole(expr, numel(node.shape)) ? expr.binding : undefined;
+    if (held !== undefined && this.#ir.nodes[held]!.dtype === node.dtype) return held;
+    if (!this.#stored.has(id)) this.#store(node);
+    return id;
+  }
+
+  #store(node: Node): void {
+    const expr = this.#exprs[node.id]!;
+    const label = this.#names[node.id]!.join('+') || 'copy';
+    if (numel(node.shape) > 0) {
+      const outputs = [{ buffer: node.id, dtype: node.dtype, expr }];
+      this.drafts.push({ kind: 'map', label, bindings: [], shape: node.shape, outputs });
+    }
+    // A copy is for the reader that cannot use a view; others go on reading the original.
+    if (isLoad(expr)) this.#stored.add(node.id);
+    else this.#become(node);
+  }
+
+  /** A read of the node through a change of index space, of a copy of the node if need be. */
+  #loadOf(id: number, map: ViewMap): Load {
+    const node = this.#ir.nodes[id]!;
+    const expr = this.#exprs[id]!;
+    const type = scalarOf(node.dtype);
+    const view = isLoad(expr) ? map(expr.view) : null;
+    if (isLoad(expr) && view) return { kind: 'load', type, binding: expr.binding, view };
+    const copied = map(contiguousView(node.shape));
+    if (!copied) throw new Error(`internal: lower: no view of a copy of ${formatShape(node.shape)}`);
+    return { kind: 'load', type, binding: this.value(id), view: copied };
+  }
+
+  #deservesBuffer({ id, op }: Node): boolean {
+    const expr = this.#exprs[id]!;
+    if (op!.lower.kind === 'view' || isLoad(expr)) return false;
+    if (this.#demanded.has(id)) return true;
+    const users = this.#users[id]!;
+    return users > 1 && isWorthKeeping(expr, users);
+  }
+}
+
+function isLoad(expr: Expr): expr is Load {
+  return expr.kind === 'load';
+}
+
+/** A view of the index [...j] as one of the output [...o, ...j, ...i] of a gather along `axis`. */
+function spread(index: View, shape: Shape, axis: number, rank: number): View {
+  const around = (strides: readonly number[]): number[] =>
+    shape.map((_, i) => (i >= axis && i < axis + rank ? strides[i - axis]! : 0));
+  return {
+    shape,
+    offset: index.offset,
+    strides: around(index.strides),
+    guards: index.guards.map((guard) => ({ ...guard, strides: around(guard.strides) })),
+  };
+}

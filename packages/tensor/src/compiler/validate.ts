@@ -1,0 +1,120 @@
+/** What must hold of every plan; tests give each plan through here. */
+import type { Expr, Kernel, Plan, PlanBuffer } from '../kernel.ts';
+import { numel, type Shape } from '../shape.ts';
+import { isContiguous } from '../view.ts';
+import { expressionsOf, maxBuffers, outputsOf, shapeOf, storedBytes } from './drafts.ts';
+import { readsOf, walk } from './expression.ts';
+
+/**
+ * Checks that each buffer is written once and before it is read, that no storage is overwritten while somebody still
+ * needs what it holds, and that kernels keep to the limits of every backend.
+ * @throws Error naming the kernel and what is wrong
+ */
+export function validatePlan(plan: Plan): void {
+  const written = new Set<number>();
+  /** Which buffer's values each storage holds now. */
+  const holds = new Map<string, number>();
+  const hold = (buffer: number): void => {
+    holds.set(storageOf(plan.buffers[buffer]!), buffer);
+  };
+  for (const buffer of plan.inputs) hold(buffer);
+  plan.buffers.forEach((buffer, i) => {
+    if (buffer.length === 0 || isPassedOn(plan, buffer, i)) written.add(i);
+    if (buffer.role === 'input') written.add(i);
+    else if (
+      buffer.role === 'temporary' &&
+      storedBytes(buffer.dtype, buffer.length) > plan.slots[buffer.slot]!
+    ) {
+      throw new Error(`plan: buffer ${i} does not fit slot ${buffer.slot}`);
+    }
+  });
+  plan.kernels.forEach((kernel, time) => {
+    const fail = (problem: string): never => {
+      throw new Error(`plan: kernel ${time} (${kernel.label}): ${problem}`);
+    };
+    for (const { buffer, dtype } of kernel.bindings) {
+      if (!written.has(buffer)) fail(`reads buffer ${buffer} before it is written`);
+      if (holds.get(storageOf(plan.buffers[buffer]!)) !== buffer)
+        fail(`reads buffer ${buffer} after it was overwritten`);
+      if (plan.buffers[buffer]!.dtype !== dtype) fail(`takes buffer ${buffer} for ${dtype}`);
+    }
+    for (const { buffer, dtype } of outputsOf(kernel)) {
+      const target = plan.buffers[buffer]!;
+      if (target.role === 'input' || written.has(buffer)) fail(`writes buffer ${buffer} again`);
+      if (target.dtype !== dtype) fail(`writes ${dtype} to buffer ${buffer}`);
+      if (target.length !== numel(shapeOf(kernel)))
+        fail(`writes ${numel(shapeOf(kernel))} elements to buffer ${buffer}`);
+      checkInPlace(plan, kernel, target, fail);
+    }
+    for (const { buffer } of outputsOf(kernel)) {
+      written.add(buffer);
+      hold(buffer);
+    }
+    if (new Set(kernel.bindings.map(({ buffer }) => buffer)).size < kernel.bindings.length)
+      fail('binds a buffer twice');
+    if (kernel.bindings.length + outputsOf(kernel).length > maxBuffers) fail('touches too many buffers');
+    checkExpressions(kernel, fail);
+  });
+  plan.outputs.forEach((buffer, index) => {
+    const target = plan.buffers[buffer]!;
+    if (target.role !== 'output' || target.index !== index)
+      throw new Error(`plan: output ${index} has no buffer`);
+    if (!written.has(buffer)) throw new Error(`plan: output ${index} is never written`);
+    if (isPassedOn(plan, target, buffer)) return;
+    if (target.length > 0 && holds.get(storageOf(target)) !== buffer) {
+      throw new Error(`plan: output ${index} was overwritten`);
+    }
+  });
+}
+
+/** An input that is donated to the output that equals it: no kernel writes there. */
+function isPassedOn(plan: Plan, buffer: PlanBuffer, index: number): boolean {
+  if (buffer.role !== 'output' || buffer.donated === undefined) return false;
+  return !plan.kernels.some((kernel) => outputsOf(kernel).some((output) => output.buffer === index));
+}
+
+function storageOf(buffer: PlanBuffer): string {
+  if (buffer.role === 'temporary') return `slot ${buffer.slot}`;
+  if (buffer.role === 'input') return `input ${buffer.index}`;
+  return buffer.donated === undefined ? `output ${buffer.index}` : `input ${buffer.donated}`;
+}
+
+/** A kernel that reads the storage it writes must be a map that reads each element only where it writes it. */
+function checkInPlace(
+  plan: Plan,
+  kernel: Kernel,
+  target: PlanBuffer,
+  fail: (problem: string) => never,
+): void {
+  kernel.bindings.forEach(({ buffer }, binding) => {
+    if (storageOf(plan.buffers[buffer]!) !== storageOf(target)) return;
+    if (kernel.kind !== 'map') fail(`reads buffer ${buffer} where it writes`);
+    const reads = readsOf(...expressionsOf(kernel)).filter((read) => read.binding === binding);
+    const inPlace = reads.every((read) => read.kind === 'load' && isContiguous(read.view));
+    if (!inPlace || plan.buffers[buffer]!.length !== target.length)
+      fail(`reads other places of buffer ${buffer}`);
+  });
+}
+
+function checkExpressions(kernel: Kernel, fail: (problem: string) => never): void {
+  const check = (root: Expr, shape: Shape, epilogue: boolean): void => {
+    for (const expr of walk(root)) {
+      if ('view' in expr && expr.view.shape.join() !== shape.join()) {
+        fail(`a view over [${expr.view.shape}] in an index space [${shape}]`);
+      }
+      if ('binding' in expr && kernel.bindings[expr.binding] === undefined)
+        fail(`no binding ${expr.binding}`);
+      if (expr.kind === 'coordinate' && expr.strides.length !== shape.length)
+        fail('a coordinate of another rank');
+      if (expr.kind === 'folded' && !epilogue) fail('a folded value outside an epilogue');
+    }
+  };
+  if (kernel.kind === 'reduce') check(kernel.body, [...kernel.shape, ...kernel.reduced], false);
+  for (const { expr } of outputsOf(kernel)) check(expr, shapeOf(kernel), kernel.kind !== 'map');
+  if (kernel.kind !== 'contract') return;
+  const { batch, m, n, k, a, b } = kernel;
+  if (a.view.shape.join() !== [...batch, ...m, ...k].join())
+    fail(`the left operand is over [${a.view.shape}]`);
+  if (b.view.shape.join() !== [...batch, ...k, ...n].join())
+    fail(`the right operand is over [${b.view.shape}]`);
+}
