@@ -1,0 +1,44 @@
+/** A map that keeps the entries used last. */
+export class Lru<Value> {
+  readonly #capacity: number;
+  readonly #evict: (value: Value) => void;
+  readonly #entries = new Map<string, Value>();
+
+  /** `evict` is called with each value that makes room, and with all of them by `clear`. */
+  constructor(capacity: number, evict: (value: Value) => void) {
+    this.#capacity = capacity;
+    this.#evict = evict;
+  }
+
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  get(key: string): Value | undefined {
+    const value = this.#entries.get(key);
+    if (value === undefined) return undefined;
+    // A map iterates in the order of insertion: the first entry is the one unused for longest.
+    this.#entries.delete(key);
+    this.#entries.set(key, value);
+    return value;
+  }
+
+  set(key: string, value: Value): void {
+    this.#entries.set(key, value);
+    for (const [oldest, evicted] of this.#entries) {
+      if (this.#entries.size <= this.#capacity) return;
+      this.#entries.delete(oldest);
+      this.#evict(evicted);
+    }
+  }
+
+  /** Forgets an entry without evicting its value. */
+  delete(key: string): void {
+    this.#entries.delete(key);
+  }
+
+  clear(): void {
+    for (const value of this.#entries.values()) this.#evict(value);
+    this.#entries.clear();
+  }
+}
