@@ -73,12 +73,12 @@ export function toHalfBits(value: number): number {
   scratch.setFloat32(0, value);
   const bits = scratch.getUint32(0);
   const sign = (bits >>> 16) & 0x8000;
-  const magnitude = Math.abs(Math.fround(value));
+  const magnitude = Math.abs(value);
   if (Number.isNaN(value)) return sign | 0x7e00;
   if (magnitude >= 65520) return sign | 0x7c00; // rounds to infinity
-  if (magnitude < 2 ** -14) return sign | roundHalfEven(Math.abs(value) * 2 ** 24); // subnormal: units of 2^-24
+  if (magnitude < 2 ** -14) return sign | roundHalfEven(magnitude * 2 ** 24); // subnormal: units of 2^-24
   const exponent = ((bits >>> 23) & 0xff) - 127;
-  const mantissa = roundHalfEven((Math.abs(value) / 2 ** exponent - 1) * 1024);
+  const mantissa = roundHalfEven((magnitude / 2 ** exponent - 1) * 1024);
   return sign | (((exponent + 15) << 10) + mantissa); // a mantissa of 1024 carries into the exponent
 }
 
@@ -99,7 +99,17 @@ export function fromHalfBits(bits: number): number {
   return sign * (1 + mantissa / 1024) * 2 ** (exponent - 15);
 }
 
-/** A number as the type stores it: rounded to f32 or f16, wrapped to 32 bits, or 0 and 1. */
+/** @throws DTypeError for bool */
+export function expectNumbers(op: string, dtype: DType): void {
+  if (dtype === 'bool') throw new DTypeError(`${op}: expected numbers; got bool`);
+}
+
+/** The result of integer arithmetic: its low 32 bits; numbers of other types stay as they are. */
+export function wrap(dtype: DType, value: number): number {
+  return dtype === 'i32' ? value | 0 : dtype === 'u32' ? value >>> 0 : value;
+}
+
+/** A number as the type stores it: rounded to f32 or f16, truncated and saturated to an integer, or 0 and 1. */
 export function roundTo(dtype: DType, value: number): number {
   switch (dtype) {
     case 'f32':

@@ -242,13 +242,10 @@ export function conv2dInputGradient(dy: Tensor, weight: Tensor, x: Shape, geomet
 function frame(x: Tensor, before: readonly number[], after: readonly number[]): Tensor {
   const cut = (amounts: readonly number[], i: number): number => Math.max(0, -amounts[i]!);
   const grow = (amounts: readonly number[], i: number): number => Math.max(0, amounts[i]!);
-  const [n, c, h, w] = x.shape as [number, number, number, number];
-  const cropped = slice(
-    x,
-    [0, 0, cut(before, 0), cut(before, 1)],
-    [n, c, h - cut(after, 0), w - cut(after, 1)],
-  );
-  return pad(cropped, [[0, 0], [0, 0], ...[0, 1].map((i) => [grow(before, i), grow(after, i)])]);
+  // Zeros first: where padding leaves pixels unread, one side is cut by more than the image has.
+  const padded = pad(x, [[0, 0], [0, 0], ...[0, 1].map((i) => [grow(before, i), grow(after, i)])]);
+  const [n, c, h, w] = padded.shape as [number, number, number, number];
+  return slice(padded, [0, 0, cut(before, 0), cut(before, 1)], [n, c, h - cut(after, 0), w - cut(after, 1)]);
 }
 
 /** Options of a convolution; a number stands for both directions. */

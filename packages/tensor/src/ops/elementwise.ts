@@ -6,7 +6,7 @@
  *
  * Operands broadcast (NumPy); a JavaScript number takes the dtype of the tensor beside it.
  */
-import { type DType, isFloat, roundTo, sameDType } from '../dtype.ts';
+import { type DType, isFloat, roundTo, sameDType, wrap } from '../dtype.ts';
 import { DTypeError, ShapeError } from '../errors.ts';
 import type { BinaryFunction, Scalar, UnaryFunction } from '../kernel.ts';
 import type { Op } from '../op.ts';
@@ -49,11 +49,6 @@ function expectKind(op: string, dtype: DType, kinds: Kinds): void {
     kinds === 'any' ||
     (kinds === 'float' ? isFloat(dtype) : kinds === 'bool' ? dtype === 'bool' : dtype !== 'bool');
   if (!fits) throw new DTypeError(`${op}: expected ${kinds === 'number' ? 'numbers' : kinds}; got ${dtype}`);
-}
-
-/** Numbers of an integer type wrap at 32 bits; others stay as they are. */
-function wrap(dtype: DType, value: number): number {
-  return dtype === 'i32' ? value | 0 : dtype === 'u32' ? value >>> 0 : value;
 }
 
 function unary(
@@ -223,13 +218,14 @@ export const minimumOp = binary(
   'same',
   'min',
 );
-// The derivative in the exponent is 0 where the base is not positive, as in PyTorch and JAX at base 0.
+// The derivative in the exponent is 0 where the base is not positive, as in PyTorch and JAX at base 0. The one in the
+// base is 0 at 0^0: an exponent of 1 there keeps 0 * 0^-1 = NaN away, in higher derivatives too.
 export const powOp = binary(
   'pow',
   'float',
   (a, b) => a ** b,
   (a, b, y) => [
-    () => mul(b, pow(a, sub(b, 1))),
+    () => mul(b, pow(a, where(and(equal(a, 0), equal(b, 0)), 1, sub(b, 1)))),
     () => where(less(0, a), mul(y, log(where(less(0, a), a, ones(a)))), full(a.shape, 0, a.dtype)),
   ],
 );
@@ -297,7 +293,12 @@ export const whereOp: Op<null> = {
 export const castOp: Op<{ readonly dtype: DType }> = {
   name: 'cast',
   infer: ([x], { dtype }) => ({ shape: x!.shape, dtype }),
-  reference: ([x], { dtype }) => x!.data.map((value) => (isFloat(dtype) ? value : roundTo(dtype, value))),
+  reference: ([x], { dtype }) => {
+    const reinterprets = !isFloat(x!.dtype) && dtype !== 'bool';
+    return x!.data.map((value) =>
+      isFloat(dtype) ? value : reinterprets ? wrap(dtype, value) : roundTo(dtype, value),
+    );
+  },
   lower: { kind: 'elementwise', expr: ([x], _attrs, type) => ({ kind: 'cast', type, x: x! }) },
   vjp: (dy, { inputs: [x], attrs: { dtype } }) => [
     isFloat(x!.dtype) && isFloat(dtype) ? cast(dy, x!.dtype) : null,
@@ -439,7 +440,10 @@ export function where(condition: Tensor, yes: Operand, no: Operand): Tensor {
   return apply(whereOp, [expand(condition, shape), side(yes), side(no)], null);
 }
 
-/** `x` in another dtype. Floats truncate to integers and saturate; anything but 0 is true. */
+/**
+ * `x` in another dtype. Floats truncate to integers and saturate, NaN becomes 0; i32 and u32 keep their bits;
+ * anything but 0 is true, NaN too.
+ */
 export function cast(x: Tensor, dtype: DType): Tensor {
   return x.dtype === dtype ? x : apply(castOp, [x], { dtype });
 }

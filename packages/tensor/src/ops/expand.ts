@@ -4,6 +4,7 @@
  *     y = expand(x)    repeats x along new axes and axes of extent 1        dx = sum of dy over them
  *     y = sum(x)       over some axes                                       dx = dy repeated along them
  */
+import { expectNumbers, wrap } from '../dtype.ts';
 import { formatShapes, ShapeError } from '../errors.ts';
 import type { Op } from '../op.ts';
 import { broadcastShapes, contiguousStrides, numel, resolveAxes, type Shape, sameShape } from '../shape.ts';
@@ -29,11 +30,14 @@ export const expandOp: Op<{ readonly shape: Shape }> = {
 
 export const sumOp: Op<{ readonly axes: readonly number[] }> = {
   name: 'sum',
-  infer: ([x], { axes }) => ({ shape: x!.shape.filter((_, axis) => !axes.includes(axis)), dtype: x!.dtype }),
+  infer: ([x], { axes }) => {
+    expectNumbers('sum', x!.dtype);
+    return { shape: x!.shape.filter((_, axis) => !axes.includes(axis)), dtype: x!.dtype };
+  },
   reference: ([x], { axes }, output) => {
     const out = new Float64Array(numel(output.shape));
     foldPlaces(x!.shape, axes, (i, place) => {
-      out[place]! += x!.data[i]!;
+      out[place] = wrap(x!.dtype, out[place]! + x!.data[i]!);
     });
     return out;
   },
@@ -84,8 +88,8 @@ export function expand(x: Tensor, shape: Shape): Tensor {
 }
 
 /**
- * The sum over the axes (default: all), which are kept at extent 1 when asked. The sum of nothing is 0.
- * @throws ShapeError when an axis is out of range or named twice
+ * The sum over the axes (default: all), which are kept at extent 1 when asked. The sum of nothing is 0; integers wrap.
+ * @throws ShapeError when an axis is out of range or named twice, DTypeError for bool
  */
 export function sum(x: Tensor, axes?: number | readonly number[], keepAxes = false): Tensor {
   const over = resolveAxes('sum', axes, x.rank);

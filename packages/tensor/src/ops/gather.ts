@@ -5,11 +5,12 @@
  *     y[o, k, i] = sum over j with index_j = k of x[o, j, i]    scatterAdd
  */
 
-import { isFloat } from '../dtype.ts';
+import { expectNumbers, isFloat, wrap } from '../dtype.ts';
 import { DTypeError, formatShape, formatShapes, ShapeError } from '../errors.ts';
 import type { Aval, Op } from '../op.ts';
 import { numel, resolveAxis, sameShape } from '../shape.ts';
 import { apply, type Tensor } from '../tensor.ts';
+import { and, less, lessEqual, where } from './elementwise.ts';
 import { reshape } from './movement.ts';
 
 function expectIndex(op: string, index: Aval): void {
@@ -44,6 +45,7 @@ export const scatterAddOp: Op<{ readonly axis: number; readonly extent: number }
   name: 'scatterAdd',
   infer: ([x, index], { axis, extent }) => {
     expectIndex('scatterAdd', index!);
+    expectNumbers('scatterAdd', x!.dtype);
     if (!sameShape(index!.shape, [x!.shape[axis]!])) {
       throw new ShapeError(
         `scatterAdd: expected one index for each of ${x!.shape[axis]} places; got ${formatShapes([x!.shape, index!.shape])}`,
@@ -58,12 +60,21 @@ export const scatterAddOp: Op<{ readonly axis: number; readonly extent: number }
     x!.data.forEach((value, i) => {
       const k = index!.data[Math.floor(i / inner) % count]!;
       if (k < 0 || k >= extent) return;
-      out[(Math.floor(i / (inner * count)) * extent + k) * inner + (i % inner)]! += value;
+      const place = (Math.floor(i / (inner * count)) * extent + k) * inner + (i % inner);
+      out[place] = wrap(x!.dtype, out[place]! + value);
     });
     return out;
   },
   lower: { kind: 'scatter', axis: ({ axis }) => axis },
-  vjp: (dy, { inputs: [, index], attrs: { axis } }) => [apply(gatherOp, [dy, index!], { axis }), null],
+  vjp: (dy, { inputs: [x, index], attrs: { axis, extent } }) => {
+    // What was left out has derivative 0, where gather alone gives NaN.
+    const inside = and(lessEqual(0, index!), less(index!, extent));
+    const alongAxis = reshape(
+      inside,
+      x!.shape.map((count, i) => (i === axis ? count : 1)),
+    );
+    return [where(alongAxis, apply(gatherOp, [dy, index!], { axis }), 0), null];
+  },
   jvp: ([dx], { inputs: [, index], attrs }) => (dx ? apply(scatterAddOp, [dx, index!], attrs) : null),
 };
 
@@ -78,7 +89,7 @@ export function gather(x: Tensor, index: Tensor, axis = 0): Tensor {
 
 /**
  * Zeros of extent `extent` along `axis`, with slice j of `x` added at position index[j] (i32, one axis). Positions
- * outside are left out. The order of additions is fixed: the same bits every run.
+ * outside are left out; integers wrap. The order of additions is fixed: the same bits every run.
  * @throws ShapeError, DTypeError
  */
 export function scatterAdd(x: Tensor, index: Tensor, extent: number, axis = 0): Tensor {

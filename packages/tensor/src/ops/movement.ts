@@ -79,7 +79,7 @@ export const sliceOp: Op<SliceAttrs> = movement(
     const backwards = steps.flatMap((step, axis) => (step < 0 ? [axis] : []));
     const spread = spreadOut(backwards.length > 0 ? flip(dy, backwards) : dy, steps.map(Math.abs));
     const before = starts.map((start, axis) =>
-      steps[axis]! < 0 ? start + steps[axis]! * (dy.shape[axis]! - 1) : start,
+      steps[axis]! < 0 && dy.shape[axis]! > 0 ? start + steps[axis]! * (dy.shape[axis]! - 1) : start,
     );
     const after = input.map((extent, axis) => extent - before[axis]! - spread.shape[axis]!);
     return pad(

@@ -1,9 +1,10 @@
 /** Largest values and where they are. (Sums live with their adjoint, in expand.ts.) */
+import { expectNumbers, isFloat } from '../dtype.ts';
 import { DTypeError, formatShape, ShapeError } from '../errors.ts';
 import type { Aval, Op, Values } from '../op.ts';
 import { numel, resolveAxes, resolveAxis } from '../shape.ts';
 import { apply, type Tensor } from '../tensor.ts';
-import { cast, div, equal, mul, neg } from './elementwise.ts';
+import { cast, div, equal, mul, neg, sub } from './elementwise.ts';
 import { expandBack, foldPlaces, restoreAxes, sum } from './expand.ts';
 
 interface Axes {
@@ -11,7 +12,7 @@ interface Axes {
 }
 
 function inferFold(name: string, x: Aval, axes: readonly number[]): readonly number[] {
-  if (x.dtype === 'bool') throw new DTypeError(`${name}: expected numbers; got bool`);
+  expectNumbers(name, x.dtype);
   if (axes.some((axis) => x.shape[axis] === 0)) {
     throw new ShapeError(`${name}: nothing to choose from along an empty axis; got ${formatShape(x.shape)}`);
   }
@@ -76,7 +77,9 @@ export function max(x: Tensor, axes?: number | readonly number[], keepAxes = fal
 
 /** The smallest value along the axes; see `max`. */
 export function min(x: Tensor, axes?: number | readonly number[], keepAxes = false): Tensor {
-  return neg(max(neg(x), axes, keepAxes));
+  // -1 - x, all bits of x turned over, reverses the order of integers of both kinds; -x would wrap at the ends.
+  const reversed = (y: Tensor): Tensor => (isFloat(y.dtype) ? neg(y) : sub(neg(y), 1));
+  return reversed(max(reversed(x), axes, keepAxes));
 }
 
 /**
@@ -87,8 +90,12 @@ export function argmax(x: Tensor, axis = -1): Tensor {
   return apply(argmaxOp, [x], { axes: [resolveAxis('argmax', axis, x.rank)] });
 }
 
-/** The mean over the axes (default: all). The mean of nothing is NaN. */
+/**
+ * The mean over the axes (default: all). The mean of nothing is NaN.
+ * @throws ShapeError when an axis is out of range or named twice, DTypeError when `x` is not float
+ */
 export function mean(x: Tensor, axes?: number | readonly number[], keepAxes = false): Tensor {
+  if (!isFloat(x.dtype)) throw new DTypeError(`mean: expected float; got ${x.dtype}`);
   const count = numel(resolveAxes('mean', axes, x.rank).map((axis) => x.shape[axis]!));
   return mul(sum(x, axes, keepAxes), 1 / count);
 }

@@ -9,6 +9,7 @@ import type { Tensor } from '../tensor.ts';
 import { stopGradient } from './custom.ts';
 import { add, div, exp, log, sub } from './elementwise.ts';
 import { sum } from './expand.ts';
+import { squeeze } from './movement.ts';
 import { max } from './reduce.ts';
 
 /** Entries in [0, 1] that sum to 1 along `axis`. A row of -Infinity gives NaN. @throws ShapeError */
@@ -21,7 +22,7 @@ export function softmax(x: Tensor, axis = -1): Tensor {
 export function logSumExp(x: Tensor, axis = -1, keepAxes = false): Tensor {
   const m = stopGradient(max(x, axis, true));
   const kept = add(log(sum(exp(sub(x, m)), axis, true)), m);
-  return keepAxes ? kept : sum(kept, axis);
+  return keepAxes ? kept : squeeze(kept, axis);
 }
 
 /** The logarithm of softmax, without its underflow. @throws ShapeError */
