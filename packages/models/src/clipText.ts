@@ -10,19 +10,20 @@ import {
   argmax,
   attention,
   cast,
+  configReader,
   equal,
   formatShape,
   gather,
   gelu,
+  type JsonConfig,
   mul,
   narrow,
   quickGelu,
   reshape,
   ShapeError,
   type Tensor,
+  type TensorSource,
 } from '@deftjs/tensor';
-import { configReader, type JsonConfig } from './config.ts';
-import type { TensorSource } from './safetensors.ts';
 import { joinHeads, splitHeads } from './transformer2d.ts';
 import { renamed } from './weights.ts';
 

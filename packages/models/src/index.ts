@@ -1,14 +1,26 @@
-export * from './clipText.ts';
-export { ConfigError, type JsonConfig, type JsonValue, parseConfig } from './config.ts';
-export * from './resnetBlock.ts';
-export * from './safetensors.ts';
+/** Diffusion models, text encoders, samplers and tokenizers. */
+
+// Files of weights and configs are read by the tensor package; whoever handles models handles these too.
 export {
+  asFloat32,
   type ByteSource,
+  ConfigError,
+  type HostTensor,
+  type JsonConfig,
+  type JsonValue,
+  memorySource,
+  openSafetensors,
+  parseConfig,
   readHeader,
   SafetensorsError,
+  type SafetensorsFile,
   type SafetensorsHeader,
   type TensorInfo,
-} from './safetensorsHeader.ts';
+  type TensorSource,
+  writeSafetensors,
+} from '@deftjs/tensor';
+export * from './clipText.ts';
+export * from './resnetBlock.ts';
 export * from './schedulers/index.ts';
 export * from './tokenizer.ts';
 export * from './transformer2d.ts';

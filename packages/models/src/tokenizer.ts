@@ -4,8 +4,9 @@
  * Byte-pair encoding itself is @huggingface/tokenizers; here are the conventions around it: a start and an end token,
  * truncation that keeps the end token, padding to the length that the text encoder has positions for.
  */
+
+import { ConfigError, type JsonConfig, type JsonValue } from '@deftjs/tensor';
 import { Tokenizer as Encoder } from '@huggingface/tokenizers';
-import { ConfigError, type JsonConfig, type JsonValue } from './config.ts';
 
 export interface Tokenizer {
   /** How many ids every encoding has. */

@@ -7,8 +7,16 @@
  *   B batch, C channels, H W pixels, L context tokens, E context width, T = 4 C_0 time width
  */
 import { Conv2d, GroupNorm, Linear, Module, timestepEmbedding } from '@deftjs/autograd/nn';
-import { add, concat, formatShape, reshape, ShapeError, silu, type Tensor } from '@deftjs/tensor';
-import type { JsonConfig } from './config.ts';
+import {
+  add,
+  concat,
+  formatShape,
+  type JsonConfig,
+  reshape,
+  ShapeError,
+  silu,
+  type Tensor,
+} from '@deftjs/tensor';
 import { Downsample2D, ResnetBlock2D, Upsample2D } from './resnetBlock.ts';
 import { Transformer2DModel } from './transformer2d.ts';
 import { readUNetConfig, type UNetConfig, type UNetLevel } from './unetConfig.ts';

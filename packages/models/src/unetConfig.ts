@@ -1,5 +1,5 @@
 /** What a UNet2DConditionModel is made of, from the config.json that diffusers writes. */
-import { configReader, type JsonConfig } from './config.ts';
+import { configReader, type JsonConfig } from '@deftjs/tensor';
 
 /** One resolution of the UNet. */
 export interface UNetLevel {

@@ -1,7 +1,6 @@
 /** Weights from files into modules. */
 import { type Module, namedParameters } from '@deftjs/autograd/nn';
-import { formatShape, sameShape, tensor } from '@deftjs/tensor';
-import { asFloat32, type TensorSource } from './safetensors.ts';
+import { asFloat32, formatShape, sameShape, type TensorSource, tensor } from '@deftjs/tensor';
 
 /** Weights that do not fit the model: which, and how. */
 export class WeightsError extends Error {

@@ -1,8 +1,13 @@
 /** safetensors files on disk: opened for range reads, and written so that a file is whole or absent. */
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { type HostTensor, openSafetensors, type SafetensorsFile, writeSafetensors } from '../safetensors.ts';
-import type { ByteSource } from '../safetensorsHeader.ts';
+import {
+  type ByteSource,
+  type HostTensor,
+  openSafetensors,
+  type SafetensorsFile,
+  writeSafetensors,
+} from '@deftjs/tensor';
 
 /** A source over an open file; `close` it when everything has been read. */
 export interface FileSource extends ByteSource {

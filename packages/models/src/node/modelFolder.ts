@@ -1,9 +1,7 @@
 /** Folders as save_pretrained writes them: config.json beside one safetensors file or several shards with an index. */
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type JsonConfig, parseConfig } from '../config.ts';
-import type { TensorSource } from '../safetensors.ts';
-import { SafetensorsError } from '../safetensorsHeader.ts';
+import { type JsonConfig, parseConfig, SafetensorsError, type TensorSource } from '@deftjs/tensor';
 import { type OpenSafetensorsFile, openSafetensorsFile } from './fileSource.ts';
 
 /** The file names under which diffusers and transformers save weights, in the order they are looked for. */

@@ -3,7 +3,7 @@
  *
  *   x' = sqrt(abar') x0 + sqrt(1 - abar') eps,   abar' = abar at T // steps before the timestep     (12 there)
  */
-import { configReader, type JsonConfig } from '../config.ts';
+import { configReader, type JsonConfig } from '@deftjs/tensor';
 import { predictNoise, predictX0, type Sampler } from './denoising.ts';
 import { readNoiseSchedule } from './noiseSchedule.ts';
 import { readSpacing, roundHalfEven, spaceTimesteps } from './timesteps.ts';

@@ -5,7 +5,7 @@
  *   a = sqrt(abar') beta / (1 - abar),   b = sqrt(alpha) (1 - abar') / (1 - abar),
  *   s^2 = beta (1 - abar') / (1 - abar)   "fixed_small",   or   beta   "fixed_large"
  */
-import { configReader, type JsonConfig } from '../config.ts';
+import { configReader, type JsonConfig } from '@deftjs/tensor';
 import { predictX0, type Sampler } from './denoising.ts';
 import { readNoiseSchedule } from './noiseSchedule.ts';
 import { readSpacing, roundHalfEven, spaceTimesteps } from './timesteps.ts';

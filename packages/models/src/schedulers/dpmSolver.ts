@@ -6,7 +6,7 @@
  *
  * w is 0 for a first-order step, 1/2 for the midpoint rule and -((e^-h - 1) / h + 1) / (e^-h - 1) for Heun's.
  */
-import { configReader, type JsonConfig } from '../config.ts';
+import { configReader, type JsonConfig } from '@deftjs/tensor';
 import { predictX0, type Sampler } from './denoising.ts';
 import { readNoiseSchedule } from './noiseSchedule.ts';
 import { interpolate, karrasSigmas, timestepOf, trainingSigmas } from './sigmas.ts';

@@ -6,7 +6,7 @@
  *
  * The network was trained on alpha x with alpha = 1 / sqrt(sigma^2 + 1), which is the input scale.
  */
-import { configReader, type JsonConfig } from '../config.ts';
+import { configReader, type JsonConfig } from '@deftjs/tensor';
 import { predictX0, type Sampler } from './denoising.ts';
 import { readNoiseSchedule } from './noiseSchedule.ts';
 import { interpolate, karrasSigmas, timestepOf, trainingSigmas } from './sigmas.ts';

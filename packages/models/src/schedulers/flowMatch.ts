@@ -6,7 +6,7 @@
  *
  * Levels are shifted towards noise by s -> k s / (1 + (k - 1) s) (arXiv 2403.03206 eq. (23)).
  */
-import { configReader, type JsonConfig } from '../config.ts';
+import { configReader, type JsonConfig } from '@deftjs/tensor';
 import type { Sampler } from './denoising.ts';
 import { linspace, type Mixture } from './noiseSchedule.ts';
 import { checkNumSteps } from './timesteps.ts';

@@ -1,5 +1,5 @@
 /** Samplers by the class names of diffusers. */
-import { ConfigError, type JsonConfig } from '../config.ts';
+import { ConfigError, type JsonConfig } from '@deftjs/tensor';
 import { ddim } from './ddim.ts';
 import { ddpm } from './ddpm.ts';
 import type { Sampler } from './denoising.ts';

@@ -9,7 +9,7 @@
  *   v_prediction   v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0     (arXiv 2202.00512, appendix D)     (2)
  *   sample         x_0
  */
-import { type ConfigReader, configReader, type JsonConfig } from '../config.ts';
+import { type ConfigReader, configReader, type JsonConfig } from '@deftjs/tensor';
 
 export const predictionTypes = ['epsilon', 'v_prediction', 'sample'] as const;
 export type PredictionType = (typeof predictionTypes)[number];

@@ -1,5 +1,5 @@
 /** Which of the training timesteps a sampler visits: the three spacings of arXiv 2305.08891, table 2. */
-import type { ConfigReader } from '../config.ts';
+import type { ConfigReader } from '@deftjs/tensor';
 
 /** @throws RangeError unless 1 <= numSteps <= numTrainTimesteps */
 export function checkNumSteps(numSteps: number, numTrainTimesteps: number): void {

@@ -24,7 +24,7 @@ export type JsonConfig = { readonly [key: string]: JsonValue };
 export function parseConfig(name: string, text: string): JsonConfig {
   try {
     const root = parseJson(text, { maxDepth: 16, maxMembers: 1_000_000, ...pythonNumbers });
-    if (root instanceof Map) return plain(root) as JsonConfig;
+    if (root instanceof Map) return plain(name, root) as JsonConfig;
   } catch (error) {
     if (!(error instanceof JsonError)) throw error;
     const before = text.slice(0, error.at).split('\n');
@@ -35,11 +35,11 @@ export function parseConfig(name: string, text: string): JsonConfig {
   throw new ConfigError(`${name}: expected a JSON object`);
 }
 
-function plain(value: unknown): JsonValue {
-  if (Array.isArray(value)) return value.map(plain);
+function plain(name: string, value: unknown): JsonValue {
+  if (Array.isArray(value)) return value.map((item) => plain(name, item));
   if (!(value instanceof Map)) return value as JsonValue;
-  if (value.has('__proto__')) throw new ConfigError('config: a key cannot be named __proto__');
-  return Object.fromEntries(Array.from(value, ([key, member]) => [key, plain(member)]));
+  if (value.has('__proto__')) throw new ConfigError(`${name}: a key cannot be named __proto__`);
+  return Object.fromEntries(Array.from(value, ([key, member]) => [key, plain(name, member)]));
 }
 
 /** Reads the fields of one config. A missing field and, unless said otherwise, null take the default. */

@@ -1,12 +1,20 @@
 import { readdirSync, readFileSync } from 'node:fs';
-import { memorySource, openSafetensors, SafetensorsError, writeSafetensors } from '@deftjs/models';
 import { readSafetensorsFile } from '@deftjs/models/node';
-import { type DType, encode, type HostArray, numel } from '@deftjs/tensor';
+import {
+  type DType,
+  encode,
+  type HostArray,
+  memorySource,
+  numel,
+  openSafetensors,
+  SafetensorsError,
+  writeSafetensors,
+} from '@deftjs/tensor';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
-const corpus = new URL('../golden/corpus/safetensors/', import.meta.url);
-const golden = new URL('../golden/', import.meta.url);
+const corpus = new URL('../../golden/corpus/safetensors/', import.meta.url);
+const golden = new URL('../../golden/', import.meta.url);
 
 /** Row of reference/reliability.md section 4.1 -> what the message must say; rows not named here are accepted. */
 const refusals: Readonly<Record<number, RegExp>> = {

@@ -1,7 +1,0 @@
-export {
-  type ByteSource,
-  readHeader,
-  SafetensorsError,
-  type SafetensorsHeader,
-  type TensorInfo,
-} from '@deftjs/tensor';
