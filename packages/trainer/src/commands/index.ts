@@ -1,0 +1,8 @@
+import type { Command } from 'commander';
+import { doctorCommand } from './doctor.ts';
+
+/**
+ * Every command of `deft`, in the order of the help. A command loads what it needs inside its action, so that the help
+ * of all of them is quick.
+ */
+export const commands: readonly (() => Command)[] = [doctorCommand];

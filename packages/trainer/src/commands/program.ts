@@ -1,0 +1,71 @@
+/** The `deft` program: arguments in, exit status out, every error as one line. */
+import { Command, CommanderError } from 'commander';
+import { UserError } from '../userError.ts';
+import { commands } from './index.ts';
+
+/** Ends a command with an exit status of its own and no message, such as 130 after Ctrl-C. */
+export class Exit extends Error {
+  readonly status: number;
+
+  constructor(status: number) {
+    super(`exit ${status}`);
+    this.status = status;
+  }
+}
+
+/** Errors of the packages below that say what is wrong with the user's files or machine. */
+const plainErrors: ReadonlySet<string> = new Set(['ConfigError', 'DeviceError', 'SafetensorsError']);
+
+/**
+ * Runs one command line and resolves to its exit status: 0, 1 when something went wrong, 2 for bad usage or
+ * configuration, or what the command says. Never rejects.
+ *
+ * @param args without the program's name
+ * @param version what `--version` prints
+ */
+export async function runProgram(args: readonly string[], version: string): Promise<number> {
+  try {
+    await program(version).parseAsync(args, { from: 'user' });
+    return 0;
+  } catch (error) {
+    if (error instanceof Exit) return error.status;
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2; // commander has printed it
+    console.error(message(error));
+    return error instanceof UserError ? error.exitStatus : 1;
+  }
+}
+
+function program(version: string): Command {
+  const root = new Command('deft')
+    .description('Fine-tunes text-to-image models with DEFT, on WebGPU or plain CPU.')
+    .version(version)
+    .showSuggestionAfterError();
+  for (const make of commands) root.addCommand(make());
+  for (const command of [root, ...root.commands]) {
+    command
+      .exitOverride()
+      .configureOutput({ outputError: (text, write) => write(`deft: ${oneLine(text)}\n`) });
+  }
+  return root;
+}
+
+/** commander's "error: unknown option '--jsn'\n(Did you mean --json?)" on one line. */
+function oneLine(text: string): string {
+  return text
+    .replace(/^error: /, '')
+    .trim()
+    .replace(/\s*\n\s*/g, ' ');
+}
+
+function message(error: unknown): string {
+  const isDebug = process.env.DEFT_DEBUG === '1';
+  if (!(error instanceof Error)) return `deft: ${String(error)}`;
+  if (isDebug) return error.stack ?? error.message;
+  if (error instanceof UserError || plainErrors.has(error.name)) {
+    return error.message
+      .split('\n')
+      .map((line) => `deft: ${line}`)
+      .join('\n');
+  }
+  return `deft: this is a fault of deft: ${error.message.split('\n')[0]} (DEFT_DEBUG=1 shows where)`;
+}

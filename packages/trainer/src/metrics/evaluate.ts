@@ -1,0 +1,92 @@
+/**
+ * How well samples show a subject and follow their prompts, measured from pixels.
+ *
+ * The pictures of one prompt resemble each other, so they count as one value: their mean. Standard errors are over
+ * prompts. Base and adapted model draw the same prompts with the same seeds, so what is compared is the difference
+ * prompt by prompt, which is far more certain than the two means apart.
+ */
+import { promptFollowing } from '../world/measure.ts';
+import { readCaption } from '../world/reading.ts';
+import type { Picture } from '../world/render.ts';
+import { subjectSimilarity } from '../world/similarity.ts';
+import type { Subject } from '../world/subjects.ts';
+import { type Estimate, estimate } from './estimate.ts';
+
+/** The pictures that a model drew for one prompt, one for each seed. */
+export interface PromptSamples {
+  readonly prompt: string;
+  readonly pictures: readonly Picture[];
+}
+
+/** One quantity of two models. */
+export interface Comparison {
+  readonly base: Estimate;
+  readonly adapted: Estimate;
+  /** adapted - base, prompt by prompt. */
+  readonly difference: Estimate;
+}
+
+/** The scores of one prompt, each the mean over its pictures. */
+export interface PromptScores {
+  readonly prompt: string;
+  readonly subjectSimilarity: number | null;
+  readonly promptFollowing: number;
+}
+
+/** What was measured on two sets of samples. */
+export interface Evaluation {
+  /** In [0, 1]; null when the subject is not one of the world's. */
+  readonly subjectSimilarity: Comparison | null;
+  /** The fraction of named attributes that are shown, in [0, 1]. */
+  readonly promptFollowing: Comparison;
+  readonly prompts: {
+    readonly base: readonly PromptScores[];
+    readonly adapted: readonly PromptScores[];
+  };
+}
+
+/** The scores of each prompt's pictures, which must be square. */
+export function scorePrompts(samples: readonly PromptSamples[], subject: Subject | null): PromptScores[] {
+  return samples.map(({ prompt, pictures }) => {
+    const named = readCaption(prompt);
+    return {
+      prompt,
+      subjectSimilarity:
+        subject === null ? null : mean(pictures.map((picture) => subjectSimilarity(picture, subject))),
+      promptFollowing: mean(pictures.map((picture) => promptFollowing(picture, named))),
+    };
+  });
+}
+
+/**
+ * Both models measured and compared.
+ * @throws {RangeError} when the two did not draw the same prompts in the same order
+ */
+export function evaluateSamples(
+  base: readonly PromptSamples[],
+  adapted: readonly PromptSamples[],
+  subject: Subject | null,
+): Evaluation {
+  const odd = base.findIndex(({ prompt }, i) => prompt !== adapted[i]?.prompt);
+  if (odd >= 0 || base.length !== adapted.length) {
+    throw new RangeError('evaluate: base and adapted samples must be of the same prompts in the same order');
+  }
+  const prompts = { base: scorePrompts(base, subject), adapted: scorePrompts(adapted, subject) };
+  const compare = (score: (scores: PromptScores) => number): Comparison => {
+    const [before, after] = [prompts.base.map(score), prompts.adapted.map(score)];
+    return {
+      base: estimate(before),
+      adapted: estimate(after),
+      difference: estimate(after.map((value, i) => value - before[i]!)),
+    };
+  };
+  return {
+    subjectSimilarity: subject === null ? null : compare((scores) => scores.subjectSimilarity!),
+    promptFollowing: compare((scores) => scores.promptFollowing),
+    prompts,
+  };
+}
+
+function mean(values: readonly number[]): number {
+  return estimate(values).mean;
+}
