@@ -1,0 +1,75 @@
+/** WGSL for reading and writing elements of bindings: storage types to registers and back. */
+import type { DType } from '../dtype.ts';
+import { type Binding, type Module, registerType, scalarOf } from './module.ts';
+
+/** Zero of the dtype's register type. */
+export function zero(dtype: DType, wide: boolean): string {
+  return `${registerType(scalarOf(dtype), wide)}()`;
+}
+
+/** The element at an address (i32), in a register. */
+export function loadOne(module: Module, binding: Binding, dtype: DType, address: string): string {
+  requireDeclared(binding, false);
+  if (dtype === 'f16' && !module.capabilities.f16) {
+    return `unpack2x16float(${binding.name}[u32(${address}) >> 1u])[u32(${address}) & 1u]`;
+  }
+  return fromStorage(binding, dtype, `${binding.name}[${address}]`, false);
+}
+
+/** The four elements from an address that is a multiple of 4. */
+export function loadQuad(module: Module, binding: Binding, dtype: DType, address: string): string {
+  requireDeclared(binding, true);
+  const cell = `${binding.name}[u32(${address}) >> 2u]`;
+  if (dtype === 'f16' && !module.capabilities.f16) return `${module.call('unpackHalves')}(${cell})`;
+  return fromStorage(binding, dtype, cell, true);
+}
+
+function fromStorage(binding: Binding, dtype: DType, cell: string, wide: boolean): string {
+  if (dtype === 'bool') return `(${cell} != ${wide ? 'vec4u()' : '0u'})`;
+  const type = registerType(scalarOf(dtype), wide);
+  if (binding.words && dtype !== 'u32') return `bitcast<${type}>(${cell})`;
+  return dtype === 'f16' ? `${type}(${cell})` : cell;
+}
+
+/** A statement that writes one element. Halves packed in pairs cannot be written so (see `storePair`). */
+export function storeOne(
+  module: Module,
+  binding: Binding,
+  dtype: DType,
+  address: string,
+  value: string,
+): string {
+  requireDeclared(binding, false);
+  if (dtype === 'f16' && !module.capabilities.f16) throw new Error('internal: a packed half stored alone');
+  return `${binding.name}[${address}] = ${toStorage(binding, dtype, value, false)};`;
+}
+
+/** A statement that writes elements 2i and 2i + 1 of halves packed in pairs. */
+export function storePair(binding: Binding, pair: string, first: string, second: string): string {
+  return `${binding.name}[${pair}] = pack2x16float(vec2f(${first}, ${second}));`;
+}
+
+/** A statement that writes four elements from an address that is a multiple of 4. */
+export function storeQuad(
+  module: Module,
+  binding: Binding,
+  dtype: DType,
+  address: string,
+  value: string,
+): string {
+  requireDeclared(binding, true);
+  const cell = `${binding.name}[u32(${address}) >> 2u]`;
+  if (dtype === 'f16' && !module.capabilities.f16) return `${cell} = ${module.call('packHalves')}(${value});`;
+  return `${cell} = ${toStorage(binding, dtype, value, true)};`;
+}
+
+function toStorage(binding: Binding, dtype: DType, value: string, wide: boolean): string {
+  if (dtype === 'f16') return wide ? `vec4<f16>(${value})` : `f16(${value})`;
+  if (dtype === 'bool') return wide ? `vec4u(${value})` : `u32(${value})`;
+  if (binding.words && dtype !== 'u32') return `bitcast<${wide ? 'vec4u' : 'u32'}>(${value})`;
+  return value;
+}
+
+function requireDeclared(binding: Binding, quads: boolean): void {
+  if (binding.quads !== quads) throw new Error(`internal: ${binding.name} is declared for other accesses`);
+}

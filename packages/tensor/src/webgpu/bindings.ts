@@ -1,0 +1,83 @@
+/** Which module binding each of a kernel's bindings and outputs is, and which can be declared as quads. */
+import { readsOf, walk } from '../compiler/expression.ts';
+import type { DType } from '../dtype.ts';
+import type { Expr, Kernel, Output } from '../kernel.ts';
+import type { Binding, Module } from './module.ts';
+import { type Coordinate, isQuadView } from './point.ts';
+
+/** What a kernel's emitter knows of the program's buffers, by index into `Plan.buffers`. */
+export interface Buffers {
+  /** The place (program.ts) that holds the buffer. */
+  place(buffer: number): number;
+  length(buffer: number): number;
+}
+
+export interface Access {
+  readonly binding: Binding;
+  readonly dtype: DType;
+}
+
+export class KernelBindings {
+  readonly #accesses: readonly Access[];
+  readonly #outputs: ReadonlyMap<Output, Access>;
+
+  /** Binds everything that the kernel names to the module. */
+  constructor(module: Module, buffers: Buffers, kernel: Kernel, outputs: readonly Output[]) {
+    const bind = (buffer: number, dtype: DType, written: boolean): Access => ({
+      binding: module.bind(buffers.place(buffer), dtype, buffers.length(buffer), written),
+      dtype,
+    });
+    this.#accesses = kernel.bindings.map(({ buffer, dtype }) => bind(buffer, dtype, false));
+    this.#outputs = new Map(outputs.map((output) => [output, bind(output.buffer, output.dtype, true)]));
+  }
+
+  /** The kernel's i-th binding. */
+  at(index: number): Access {
+    return this.#accesses[index]!;
+  }
+
+  output(output: Output): Access {
+    return this.#outputs.get(output)!;
+  }
+
+  /**
+   * Declares as quads the bindings that the expressions read, and the outputs write, only four aligned neighbours
+   * at a time along the quad axis.
+   * @param others bindings with accesses that the expressions do not show
+   */
+  declareQuads(
+    roots: readonly Expr[],
+    outputs: readonly Output[],
+    coordinates: readonly Coordinate[],
+    quad: Coordinate,
+    others: readonly Binding[] = [],
+  ): void {
+    const single = new Set<Binding>(others);
+    const used = new Set<Binding>(outputs.map((output) => this.output(output).binding));
+    for (const read of readsOf(...roots)) {
+      const { binding } = this.at(read.binding);
+      used.add(binding);
+      const indexed =
+        read.kind === 'load' || (read.stride % 4 === 0 && isUniformAlong(read.index, quad.axis));
+      if (!indexed || !isQuadView(read.view, coordinates, quad)) single.add(binding);
+    }
+    for (const binding of used) binding.quads = !single.has(binding);
+  }
+}
+
+/** Whether an expression has one value along an axis. */
+function isUniformAlong(root: Expr, axis: number): boolean {
+  return walk(root).every((expr) => {
+    switch (expr.kind) {
+      case 'load':
+      case 'gather':
+        return expr.view.strides[axis] === 0 && expr.view.guards.every((guard) => guard.strides[axis] === 0);
+      case 'coordinate':
+        return expr.strides[axis] === 0;
+      case 'inside':
+        return expr.guards.every((guard) => guard.strides[axis] === 0);
+      default:
+        return true;
+    }
+  });
+}

@@ -1,0 +1,295 @@
+/** The WebGPU device: storages in pooled buffers, programs of generated WGSL, errors that reach their reader. */
+import { lower } from '../compiler/lower.ts';
+import type { Device, Graph, Program, Storage } from '../device.ts';
+import { bytesPerElement, type DType, type HostArray, hostArray } from '../dtype.ts';
+import { DeviceError, DisposedError, DTypeError } from '../errors.ts';
+import type { Plan } from '../kernel.ts';
+import { type Capabilities, capabilitiesOf } from './capabilities.ts';
+import { paddedBytes } from './module.ts';
+import { PipelineCache } from './pipelines.ts';
+import { BufferPool, type PooledBuffer, usage } from './pool.ts';
+import { WebGPUProgram } from './program.ts';
+
+/** How to wait for the device. */
+export type Wait = <T>(pending: Promise<T>) => Promise<T>;
+
+export interface WebGPUOptions {
+  /** Waits for a promise that the device will settle; a runtime where waiting polls may sleep. Default: await. */
+  readonly wait?: Wait;
+  /** Narrows what kernels may rely on, to try the code for lesser devices. */
+  readonly capabilities?: Partial<Capabilities>;
+}
+
+/** What the device has done so far. */
+export interface Statistics {
+  readonly buffersCreated: number;
+  readonly bindGroupsCreated: number;
+  readonly pipelinesCreated: number;
+  readonly submits: number;
+  readonly dispatches: number;
+}
+
+const wantedLimits = [
+  'maxStorageBufferBindingSize',
+  'maxBufferSize',
+  'maxStorageBuffersPerShaderStage',
+  'maxComputeWorkgroupStorageSize',
+  'maxComputeInvocationsPerWorkgroup',
+  'maxComputeWorkgroupSizeX',
+] as const;
+
+const wantedFeatures = ['shader-f16', 'subgroups', 'timestamp-query'] as const;
+
+/**
+ * A device on the adapter, with the adapter's limits and optional features. The adapter is used up.
+ * @throws DeviceError when the adapter gives no device
+ */
+export async function openWebGPU(adapter: GPUAdapter, options: WebGPUOptions = {}): Promise<WebGPUDevice> {
+  const requiredFeatures = wantedFeatures.filter((feature) => adapter.features.has(feature));
+  const requiredLimits = Object.fromEntries(wantedLimits.map((name) => [name, adapter.limits[name]]));
+  const gpu = await adapter.requestDevice({ requiredFeatures, requiredLimits }).catch((error: unknown) => {
+    throw new DeviceError(`openWebGPU: the adapter gives no device; ${String(error)}`);
+  });
+  const capabilities = { ...capabilitiesOf(adapter.info, gpu.features, gpu.limits), ...options.capabilities };
+  return new WebGPUDevice(gpu, adapter.info, capabilities, options.wait ?? ((pending) => pending));
+}
+
+/** Bytes of uploads after which an empty submit lets WebGPU free its staging memory. */
+const UPLOADS_BEFORE_SUBMIT = 32 * 2 ** 20;
+
+const MAP_READ_MODE = 1;
+
+export class WebGPUDevice implements Device {
+  readonly kind = 'webgpu';
+  readonly description: string;
+  readonly dtypes: readonly DType[] = ['f32', 'f16', 'i32', 'u32', 'bool'];
+  readonly capabilities: Capabilities;
+  /** @internal */
+  readonly gpu: GPUDevice;
+  /** @internal */
+  readonly pool: BufferPool;
+  /** @internal */
+  readonly pipelines: PipelineCache;
+  readonly #staging: BufferPool;
+  readonly #wait: Wait;
+  readonly #errors: string[] = [];
+  readonly #lost: Promise<never>;
+  #lostWhy: string | null = null;
+  #closing = false;
+  #bindGroups = 0;
+  #submits = 0;
+  #dispatches = 0;
+  #uploadedBytes = 0;
+
+  /** @internal Devices are made by `openWebGPU`. */
+  constructor(gpu: GPUDevice, info: GPUAdapterInfo, capabilities: Capabilities, wait: Wait) {
+    this.gpu = gpu;
+    this.capabilities = capabilities;
+    this.description = info.description || info.device || info.vendor || 'unnamed adapter';
+    this.#wait = wait;
+    const { storage, copySource, copyTarget, mapRead } = usage;
+    this.pool = new BufferPool(gpu, storage | copySource | copyTarget, 'storage');
+    this.#staging = new BufferPool(gpu, mapRead | copyTarget, 'staging');
+    this.pipelines = new PipelineCache(gpu);
+    gpu.addEventListener('uncapturederror', (event) => {
+      event.preventDefault(); // or Dawn prints it as well
+      this.#errors.push(event.error.message);
+    });
+    this.#lost = gpu.lost.then(({ reason, message }) => {
+      this.#lostWhy = this.#closing ? 'it was closed' : `${reason}: ${message}`;
+      throw this.#lostError();
+    });
+    this.#lost.catch(() => {}); // also when nobody waits
+  }
+
+  /** Bytes of the buffers that storages and programs hold. */
+  get bytesInUse(): number {
+    return this.pool.leasedBytes;
+  }
+
+  get statistics(): Statistics {
+    return {
+      buffersCreated: this.pool.created + this.#staging.created,
+      bindGroupsCreated: this.#bindGroups,
+      pipelinesCreated: this.pipelines.created,
+      submits: this.#submits,
+      dispatches: this.#dispatches,
+    };
+  }
+
+  upload(dtype: DType, values: HostArray): Storage {
+    const storage = this.allocate(dtype, values.length);
+    try {
+      this.write(storage, values);
+    } catch (error) {
+      storage.dispose();
+      throw error;
+    }
+    return storage;
+  }
+
+  write(storage: Storage, values: HostArray): void {
+    const { pooled } = this.own('write', storage);
+    const expected = hostArray(storage.dtype, 0).constructor;
+    if (!(values instanceof expected) || values.length !== storage.length) {
+      throw new DTypeError(
+        `write: expected ${storage.length} ${storage.dtype} values in a ${expected.name}; got ${values.length} in a ${values.constructor.name}`,
+      );
+    }
+    if (values.length === 0) return;
+    this.gpu.queue.writeBuffer(pooled.buffer, 0, writable(values));
+    this.#uploadedBytes += values.byteLength;
+    if (this.#uploadedBytes > UPLOADS_BEFORE_SUBMIT) this.submit(null, 0);
+  }
+
+  async read(storage: Storage): Promise<HostArray> {
+    const { pooled, dtype, length } = this.own('read', storage);
+    const values = hostArray(dtype, length);
+    if (length === 0) return values;
+    const bytes = Math.ceil((length * bytesPerElement(dtype)) / 4) * 4;
+    const staging = this.#staging.lease(bytes);
+    try {
+      const encoder = this.gpu.createCommandEncoder();
+      encoder.copyBufferToBuffer(pooled.buffer, 0, staging.buffer, 0, bytes);
+      this.submit(encoder.finish(), 0);
+      await this.#settled(staging.buffer.mapAsync(MAP_READ_MODE, 0, bytes));
+      const mapped = staging.buffer.getMappedRange(0, bytes);
+      new Uint8Array(values.buffer).set(new Uint8Array(mapped, 0, values.byteLength));
+      staging.buffer.unmap();
+    } finally {
+      this.#staging.giveBack(staging);
+    }
+    this.#throwErrors();
+    return values;
+  }
+
+  prepare(graph: Graph): Promise<Program> {
+    return this.preparePlan(lower(graph));
+  }
+
+  /** The program of a plan. @throws DTypeError when the plan uses f64, DeviceError */
+  async preparePlan(plan: Plan): Promise<Program> {
+    this.#requireOpen();
+    return await WebGPUProgram.prepare(this, plan);
+  }
+
+  async idle(): Promise<void> {
+    this.#requireOpen();
+    await this.#settled(this.gpu.queue.onSubmittedWorkDone());
+    this.#throwErrors();
+  }
+
+  async close(): Promise<void> {
+    this.#closing = true;
+    this.gpu.destroy();
+    await this.gpu.lost;
+  }
+
+  /** @internal A storage whose values are undefined yet. */
+  allocate(dtype: DType, length: number): WebGPUStorage {
+    this.#requireOpen();
+    if (!this.dtypes.includes(dtype)) {
+      throw new DTypeError(`storage: webgpu holds ${this.dtypes.join(', ')}; got ${dtype}`);
+    }
+    const bytes = paddedBytes(dtype, length);
+    const limit = this.capabilities.maxBindingBytes;
+    if (bytes > limit) {
+      throw new DeviceError(
+        `storage: too large for a binding; expected at most ${limit} bytes; got ${bytes}`,
+      );
+    }
+    return new WebGPUStorage(this, dtype, length, this.pool.lease(bytes));
+  }
+
+  /** @internal The storage as one of this device. @throws DisposedError, DeviceError */
+  own(op: string, storage: Storage): WebGPUStorage {
+    this.#requireOpen();
+    if (!(storage instanceof WebGPUStorage) || storage.device !== this) {
+      throw new DeviceError(`${op}: the storage is on another device (${storage.device.description})`);
+    }
+    if (storage.disposed) throw new DisposedError(`${op}: the storage was disposed or donated`);
+    return storage;
+  }
+
+  /** @internal Queues work. */
+  submit(commands: GPUCommandBuffer | null, dispatches: number): void {
+    this.gpu.queue.submit(commands === null ? [] : [commands]);
+    this.#submits += 1;
+    this.#dispatches += dispatches;
+    this.#uploadedBytes = 0;
+  }
+
+  /** @internal */
+  createBindGroup(descriptor: GPUBindGroupDescriptor): GPUBindGroup {
+    this.#bindGroups += 1;
+    return this.gpu.createBindGroup(descriptor);
+  }
+
+  /** What the device settles, or a DeviceError when it is lost first. */
+  async #settled<T>(pending: Promise<T>): Promise<T> {
+    try {
+      return await this.#wait(Promise.race([pending, this.#lost]));
+    } catch (error) {
+      if (error instanceof DeviceError) throw error;
+      this.#throwErrors();
+      throw this.#lostWhy === null ? new DeviceError(`webgpu: ${String(error)}`) : this.#lostError();
+    }
+  }
+
+  #requireOpen(): void {
+    if (this.#closing || this.#lostWhy !== null) throw this.#lostError();
+  }
+
+  #lostError(): DeviceError {
+    return new DeviceError(`webgpu: the device is gone; ${this.#lostWhy ?? 'it was closed'}`);
+  }
+
+  /** Errors that WebGPU reported on its own, of calls that seemed to succeed. */
+  #throwErrors(): void {
+    if (this.#errors.length === 0) return;
+    throw new DeviceError(`webgpu: ${this.#errors.splice(0).join('; ')}`);
+  }
+}
+
+/** The values as writeBuffer takes them: unshared memory, a multiple of 4 bytes. */
+function writable(values: HostArray): Uint8Array<ArrayBuffer> {
+  const { buffer, byteOffset, byteLength } = values;
+  if (byteLength % 4 === 0 && buffer instanceof ArrayBuffer)
+    return new Uint8Array(buffer, byteOffset, byteLength);
+  const copy = new Uint8Array(Math.ceil(byteLength / 4) * 4);
+  copy.set(new Uint8Array(buffer, byteOffset, byteLength));
+  return copy;
+}
+
+/** Values in a pooled buffer. */
+export class WebGPUStorage implements Storage {
+  readonly device: WebGPUDevice;
+  readonly dtype: DType;
+  readonly length: number;
+  /** @internal */
+  readonly pooled: PooledBuffer;
+  #disposed = false;
+
+  constructor(device: WebGPUDevice, dtype: DType, length: number, pooled: PooledBuffer) {
+    this.device = device;
+    this.dtype = dtype;
+    this.length = length;
+    this.pooled = pooled;
+  }
+
+  get disposed(): boolean {
+    return this.#disposed;
+  }
+
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.device.pool.giveBack(this.pooled);
+  }
+
+  /** @internal Its values in a new storage; this one counts as disposed. */
+  handOver(): WebGPUStorage {
+    this.#disposed = true;
+    return new WebGPUStorage(this.device, this.dtype, this.length, this.pooled);
+  }
+}

@@ -1,0 +1,28 @@
+/** Kernels to launches: one emitter for each loop of the kernel language. */
+import type { Kernel } from '../kernel.ts';
+import { numel } from '../shape.ts';
+import type { Buffers } from './bindings.ts';
+import type { Capabilities } from './capabilities.ts';
+import { emitContract } from './contract.ts';
+import type { Launch } from './launch.ts';
+import { emitMap } from './map.ts';
+import { emitReduce } from './reduce.ts';
+import { emitScatter } from './scatter.ts';
+
+/** The launch of a kernel, or none where it computes no element. */
+export function emitKernel(kernel: Kernel, buffers: Buffers, capabilities: Capabilities): Launch[] {
+  switch (kernel.kind) {
+    case 'map':
+      return numel(kernel.shape) === 0 ? [] : [emitMap(kernel, buffers, capabilities)];
+    case 'reduce':
+      return numel(kernel.shape) === 0 ? [] : [emitReduce(kernel, buffers, capabilities)];
+    case 'contract': {
+      const empty = numel([...kernel.batch, ...kernel.m, ...kernel.n]) === 0;
+      return empty ? [] : [emitContract(kernel, buffers, capabilities)];
+    }
+    case 'scatter':
+      return numel([kernel.outer, kernel.count, kernel.inner]) === 0
+        ? []
+        : [emitScatter(kernel, buffers, capabilities)];
+  }
+}

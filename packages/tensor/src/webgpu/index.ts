@@ -1,0 +1,2 @@
+export type { Capabilities } from './capabilities.ts';
+export { openWebGPU, type Statistics, type Wait, type WebGPUDevice, type WebGPUOptions } from './device.ts';

@@ -1,0 +1,164 @@
+/**
+ * Map kernels: each invocation computes one element, or several quads of four neighbours where the innermost
+ * coordinate allows.
+ */
+import { walk } from '../compiler/expression.ts';
+import type { Expr, MapKernel, Output } from '../kernel.ts';
+import { numel } from '../shape.ts';
+import type { Affine } from '../view.ts';
+import { storeOne, storePair, storeQuad } from './access.ts';
+import { type Buffers, KernelBindings } from './bindings.ts';
+import type { Capabilities } from './capabilities.ts';
+import { Emitter, type Value } from './emitter.ts';
+import { GROUP, LANE, type Launch, launch, spaces, workgroupSizeFor } from './launch.ts';
+import { Module, Statements } from './module.ts';
+import { type Coordinate, coordinatesOf, decompose, decomposeQuads, Point, quadsIn } from './point.ts';
+
+/** The affine functions of the index that expressions read through. */
+export function functionsOf(...roots: readonly Expr[]): Affine[] {
+  return walk(...roots).flatMap((expr): readonly Affine[] => {
+    switch (expr.kind) {
+      case 'load':
+      case 'gather':
+        return [expr.view, ...expr.view.guards];
+      case 'coordinate':
+        return [expr];
+      case 'inside':
+        return expr.guards;
+      default:
+        return [];
+    }
+  });
+}
+
+/** The launch of a map kernel. */
+export function emitMap(kernel: MapKernel, buffers: Buffers, capabilities: Capabilities): Launch {
+  const module = new Module(capabilities);
+  const bindings = new KernelBindings(module, buffers, kernel, kernel.outputs);
+  const roots = kernel.outputs.map(({ expr }) => expr);
+  const coordinates = coordinatesOf(kernel.shape, functionsOf(...roots));
+  const last = coordinates.at(-1);
+  // An unfinished quad ends in the buffers' padding, which only the end of a single coordinate may touch.
+  const wide = last !== undefined && (last.extent % 4 === 0 || coordinates.length === 1);
+  const common = { kernel, module, bindings, coordinates };
+  if (wide) return emitQuads({ ...common, last });
+  const packed = kernel.outputs.some(({ dtype }) => dtype === 'f16') && !capabilities.f16;
+  return packed ? emitPairs(common) : emitSingles(common);
+}
+
+interface Parts {
+  readonly kernel: MapKernel;
+  readonly module: Module;
+  readonly bindings: KernelBindings;
+  readonly coordinates: readonly Coordinate[];
+}
+
+function finish({ kernel, module }: Parts, invocations: number, body: Statements, size: number): Launch {
+  return launch(module, {
+    label: kernel.label,
+    description: `map ${spaces(kernel.shape)}`,
+    workgroupSize: size,
+    workgroups: Math.ceil(invocations / size),
+    body,
+  });
+}
+
+function emitQuads(parts: Parts & { readonly last: Coordinate }): Launch {
+  const { kernel, module, bindings, coordinates, last } = parts;
+  const roots = kernel.outputs.map(({ expr }) => expr);
+  bindings.declareQuads(roots, kernel.outputs, coordinates, last);
+  const quads = quadsIn(coordinates);
+  // A lane of a software adapter reads a cache line at a time: four quads in a row. Lanes of a GPU read side by side.
+  const perInvocation = module.capabilities.software && quads >= 1024 ? 4 : 1;
+  const invocations = Math.ceil(quads / perInvocation);
+  const size = workgroupSizeFor(invocations, module.capabilities);
+  const body = new Statements(module);
+  const inner = perInvocation === 1 ? body : new Statements(module, body);
+  const invocation = `(${GROUP} * ${size}u + ${LANE})`;
+  if (perInvocation === 1) {
+    body.line(`let quad = ${invocation};`);
+    body.line(`if (quad >= ${quads}u) { return; }`);
+  }
+  const { named, quad } = decomposeQuads(inner, 0, coordinates, 'quad');
+  const emitter = new Emitter(module, bindings, new Point([inner], named, quad));
+  // Every value before any store: an output may overwrite what the same element reads.
+  const values = roots.map((root) => emitter.wide(emitter.value(root)));
+  kernel.outputs.forEach((output, i) => {
+    storeFour(parts, output, inner, values[i]!);
+  });
+  if (perInvocation > 1) {
+    body.line(`let start = ${invocation} * ${perInvocation}u;`);
+    body.nest(`for (var quad = start; quad < min(start + ${perInvocation}u, ${quads}u); quad += 1u)`, inner);
+  }
+  return finish(parts, invocations, body, size);
+}
+
+function storeFour(
+  { kernel, module, bindings }: Parts,
+  output: Output,
+  block: Statements,
+  value: string,
+): void {
+  const { binding, dtype } = bindings.output(output);
+  if (binding.quads) {
+    block.line(storeQuad(module, binding, dtype, 'quad * 4u', value));
+    return;
+  }
+  const length = numel(kernel.shape);
+  ['x', 'y', 'z', 'w'].forEach((component, j) => {
+    const store = storeOne(module, binding, dtype, `quad * 4u + ${j}u`, `${value}.${component}`);
+    block.line(length % 4 === 0 ? store : `if (quad * 4u + ${j}u < ${length}u) { ${store} }`);
+  });
+}
+
+function emitSingles(parts: Parts): Launch {
+  const { kernel, module, bindings } = parts;
+  const length = numel(kernel.shape);
+  const size = workgroupSizeFor(length, module.capabilities);
+  const body = new Statements(module);
+  body.line(`let position = ${GROUP} * ${size}u + ${LANE};`);
+  body.line(`if (position >= ${length}u) { return; }`);
+  const values = valuesAt(parts, body, 'position');
+  kernel.outputs.forEach((output, i) => {
+    const { binding, dtype } = bindings.output(output);
+    body.line(storeOne(module, binding, dtype, 'position', values[i]!.name));
+  });
+  return finish(parts, length, body, size);
+}
+
+/** Halves that are packed in pairs: an invocation computes two elements, whatever rows they are in. */
+function emitPairs(parts: Parts): Launch {
+  const { kernel, module, bindings } = parts;
+  const length = numel(kernel.shape);
+  const pairs = Math.ceil(length / 2);
+  const size = workgroupSizeFor(pairs, module.capabilities);
+  const body = new Statements(module);
+  body.line(`let pair = ${GROUP} * ${size}u + ${LANE};`);
+  body.line(`if (pair >= ${pairs}u) { return; }`);
+  const second = body.let('u32', length % 2 === 0 ? 'pair * 2u + 1u' : `min(pair * 2u + 1u, ${length - 1}u)`);
+  const values = [
+    valuesAt(parts, body, body.let('u32', 'pair * 2u')),
+    valuesAt(parts, body, second),
+  ] as const;
+  kernel.outputs.forEach((output, i) => {
+    const { binding, dtype } = bindings.output(output);
+    const [a, b] = [values[0][i]!.name, values[1][i]!.name];
+    if (dtype === 'f16') {
+      body.line(storePair(binding, 'pair', a, b));
+      return;
+    }
+    body.line(storeOne(module, binding, dtype, 'pair * 2u', a));
+    body.line(storeOne(module, binding, dtype, second, b));
+  });
+  return finish(parts, pairs, body, size);
+}
+
+function valuesAt(
+  { kernel, module, bindings, coordinates }: Parts,
+  body: Statements,
+  position: string,
+): Value[] {
+  const point = new Point([body], decompose(body, 0, coordinates, position));
+  const emitter = new Emitter(module, bindings, point);
+  return kernel.outputs.map(({ expr }) => emitter.value(expr));
+}

@@ -1,0 +1,159 @@
+/** A WGSL module of one kernel while it is written: its buffers, helper functions and statements. */
+import { bytesPerElement, type DType } from '../dtype.ts';
+import type { Scalar } from '../kernel.ts';
+import type { Capabilities } from './capabilities.ts';
+import { type FunctionName, functionName, functionSources } from './functions.ts';
+
+/** A buffer as one kernel sees it. The same place is bound once, however many of the kernel's bindings name it. */
+export interface Binding {
+  readonly name: string;
+  /** Which of the program's buffers (see program.ts). */
+  readonly place: number;
+  /** Of the first access; others may differ, see `words`. */
+  readonly dtype: DType;
+  /** Bytes that the kernel may touch. */
+  bytes: number;
+  written: boolean;
+  /** Declared as quads: every access is to four aligned neighbours. */
+  quads: boolean;
+  /** Declared as plain words, because the kernel reads one type and writes another in place. */
+  words: boolean;
+}
+
+/** Bytes that a buffer's elements take, in whole quads of words, so that code may touch the last quad whole. */
+export function paddedBytes(dtype: DType, length: number): number {
+  return Math.max(16, Math.ceil((length * bytesPerElement(dtype)) / 16) * 16);
+}
+
+const registerTypes: Readonly<Record<Scalar, readonly [string, string]>> = {
+  f32: ['f32', 'vec4f'],
+  i32: ['i32', 'vec4i'],
+  u32: ['u32', 'vec4u'],
+  bool: ['bool', 'vec4<bool>'],
+};
+
+/** The WGSL type of one value in a register, or of four. */
+export function registerType(type: Scalar, wide: boolean): string {
+  return registerTypes[type][wide ? 1 : 0];
+}
+
+/** What a buffer's elements become in registers. */
+export function scalarOf(dtype: DType): Scalar {
+  return dtype === 'f16' || dtype === 'f64' ? 'f32' : dtype;
+}
+
+export class Module {
+  readonly capabilities: Capabilities;
+  readonly bindings: Binding[] = [];
+  readonly #functions = new Map<string, string>();
+  readonly #globals: string[] = [];
+  #names = 0;
+  #usesSubgroups = false;
+
+  constructor(capabilities: Capabilities) {
+    this.capabilities = capabilities;
+  }
+
+  /** A name that nothing else in the module has. */
+  fresh(prefix: string): string {
+    this.#names += 1;
+    return `${prefix}${this.#names}`;
+  }
+
+  /** The module's binding for a place, made at the first call. */
+  bind(place: number, dtype: DType, length: number, written: boolean): Binding {
+    const bytes = paddedBytes(dtype, length);
+    const known = this.bindings.find((binding) => binding.place === place);
+    if (known !== undefined) {
+      known.bytes = Math.max(known.bytes, bytes);
+      known.written ||= written;
+      known.words ||= known.dtype !== dtype;
+      return known;
+    }
+    const name = `b${this.bindings.length}`;
+    const binding: Binding = { name, place, dtype, bytes, written, quads: false, words: false };
+    this.bindings.push(binding);
+    return binding;
+  }
+
+  /** The name to call a helper function by. */
+  call(name: FunctionName, wide = false): string {
+    for (const [own, text] of functionSources(name, wide)) this.#functions.set(own, text);
+    return functionName(name, wide);
+  }
+
+  /** Adds a declaration outside functions. */
+  declare(text: string): void {
+    this.#globals.push(text);
+  }
+
+  useSubgroups(): void {
+    this.#usesSubgroups = true;
+  }
+
+  /** The whole text, with `main` doing the statements. */
+  render(workgroupSize: number, parameters: readonly string[], statements: readonly string[]): string {
+    const halves = this.capabilities.f16 && this.bindings.some(({ dtype }) => dtype === 'f16');
+    return [
+      ...(halves ? ['enable f16;'] : []),
+      ...(this.#usesSubgroups ? ['enable subgroups;'] : []),
+      ...this.bindings.map((binding, i) => {
+        const access = binding.written ? 'read_write' : 'read';
+        const type = storageType(binding, this.capabilities.f16);
+        return `@group(0) @binding(${i}) var<storage, ${access}> ${binding.name}: array<${type}>;`;
+      }),
+      ...this.#globals,
+      ...this.#functions.values(),
+      `@compute @workgroup_size(${workgroupSize})`,
+      `fn main(${parameters.join(', ')}) {`,
+      ...statements.map((line) => `  ${line}`),
+      '}',
+      '',
+    ].join('\n');
+  }
+}
+
+function storageType({ dtype, quads, words }: Binding, f16: boolean): string {
+  if (dtype === 'f16') {
+    if (f16) return quads ? 'vec4<f16>' : 'f16';
+    return quads ? 'vec2u' : 'u32'; // pairs of halves
+  }
+  const type = words || dtype === 'bool' ? 'u32' : dtype;
+  return quads ? `vec4<${type}>` : type;
+}
+
+/** Statements of one WGSL block, where equal expressions share a name. */
+export class Statements {
+  readonly lines: string[] = [];
+  readonly #module: Module;
+  readonly #outer: Statements | null;
+  readonly #known = new Map<string, string>();
+
+  constructor(module: Module, outer: Statements | null = null) {
+    this.#module = module;
+    this.#outer = outer;
+  }
+
+  /** The name of an immutable value, computed here or in a block around this one. */
+  let(type: string, text: string): string {
+    const known = this.#lookup(text);
+    if (known !== undefined) return known;
+    const name = this.#module.fresh('v');
+    this.lines.push(`let ${name}: ${type} = ${text};`);
+    this.#known.set(text, name);
+    return name;
+  }
+
+  #lookup(text: string): string | undefined {
+    return this.#known.get(text) ?? (this.#outer === null ? undefined : this.#outer.#lookup(text));
+  }
+
+  line(text: string): void {
+    this.lines.push(text);
+  }
+
+  /** Appends a block of its own: `head { ... }`. */
+  nest(head: string, inner: Statements): void {
+    this.lines.push(`${head} {`, ...inner.lines.map((line) => `  ${line}`), '}');
+  }
+}

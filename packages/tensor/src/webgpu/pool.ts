@@ -1,0 +1,117 @@
+/**
+ * The one owner of GPU buffers: nothing else creates or destroys any.
+ *
+ * A buffer is free or leased. Work on the queue runs in order, so a buffer that is given back may be leased again at
+ * once: whatever is queued later comes after its last use. Only destroying waits, until the queue has passed a fence.
+ */
+import { DeviceError } from '../errors.ts';
+
+/** WebGPU's usage flags, which Node has no globals for. */
+export const usage = { mapRead: 0x1, copySource: 0x4, copyTarget: 0x8, storage: 0x80 } as const;
+
+/** A leased buffer. `id` identifies the GPU buffer for the life of the device. */
+export interface PooledBuffer {
+  readonly id: number;
+  readonly buffer: GPUBuffer;
+  readonly sizeBytes: number;
+}
+
+/** Free bytes that are kept for later leases, at least. */
+const KEPT_BYTES = 64 * 2 ** 20;
+
+/** The size of the buffer that serves a request: a power of two, or 5/4, 6/4 or 7/4 of one. */
+export function sizeClass(bytes: number): number {
+  if (bytes <= 256) return 256;
+  const step = 2 ** (Math.ceil(Math.log2(bytes)) - 3);
+  return Math.ceil(bytes / step) * step;
+}
+
+export class BufferPool {
+  readonly #device: GPUDevice;
+  readonly #usage: number;
+  readonly #label: string;
+  readonly #free = new Map<number, PooledBuffer[]>();
+  #freeBytes = 0;
+  #leasedBytes = 0;
+  #created = 0;
+  #nextId = 0;
+  /** Buffers that left the pool and wait for the fence. */
+  #retired: PooledBuffer[] = [];
+  #fencing = false;
+
+  constructor(device: GPUDevice, usageFlags: number, label: string) {
+    this.#device = device;
+    this.#usage = usageFlags;
+    this.#label = label;
+  }
+
+  get leasedBytes(): number {
+    return this.#leasedBytes;
+  }
+
+  /** Buffers created so far. */
+  get created(): number {
+    return this.#created;
+  }
+
+  /**
+   * A buffer of at least so many bytes. Its contents are undefined.
+   * @throws DeviceError when the device allows no buffer of that size
+   */
+  lease(bytes: number): PooledBuffer {
+    const limit = this.#device.limits.maxBufferSize;
+    if (bytes > limit) {
+      throw new DeviceError(
+        `buffer: too large for the device; expected at most ${limit} bytes; got ${bytes}`,
+      );
+    }
+    const sizeBytes = Math.min(sizeClass(bytes), limit - (limit % 4));
+    const free = this.#free.get(sizeBytes)?.pop();
+    if (free) this.#freeBytes -= sizeBytes;
+    this.#leasedBytes += sizeBytes;
+    return free ?? this.#create(sizeBytes);
+  }
+
+  #create(sizeBytes: number): PooledBuffer {
+    this.#created += 1;
+    this.#nextId += 1;
+    const label = `${this.#label} ${this.#nextId}`;
+    const buffer = this.#device.createBuffer({ label, size: sizeBytes, usage: this.#usage });
+    return { id: this.#nextId, buffer, sizeBytes };
+  }
+
+  /** Takes a buffer back. The caller has queued its last use. */
+  giveBack(buffer: PooledBuffer): void {
+    this.#leasedBytes -= buffer.sizeBytes;
+    this.#freeBytes += buffer.sizeBytes;
+    const list = this.#free.get(buffer.sizeBytes);
+    if (list) list.push(buffer);
+    else this.#free.set(buffer.sizeBytes, [buffer]);
+    if (this.#freeBytes > Math.max(KEPT_BYTES, this.#leasedBytes)) this.#trim();
+  }
+
+  /** Retires the largest free buffers until no more than half of what is allowed is free. */
+  #trim(): void {
+    const target = Math.max(KEPT_BYTES, this.#leasedBytes) / 2;
+    const sizes = [...this.#free.keys()].sort((a, b) => b - a);
+    for (const size of sizes) {
+      const list = this.#free.get(size)!;
+      while (list.length > 0 && this.#freeBytes > target) {
+        this.#retired.push(list.shift()!); // the one unused for longest
+        this.#freeBytes -= size;
+      }
+    }
+    void this.#destroyBehindFence();
+  }
+
+  async #destroyBehindFence(): Promise<void> {
+    if (this.#fencing) return;
+    this.#fencing = true;
+    const retired = this.#retired;
+    this.#retired = [];
+    await this.#device.queue.onSubmittedWorkDone().catch(() => {});
+    for (const { buffer } of retired) buffer.destroy();
+    this.#fencing = false;
+    if (this.#retired.length > 0) await this.#destroyBehindFence();
+  }
+}
