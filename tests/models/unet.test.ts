@@ -120,6 +120,8 @@ describe('UNet2DConditionModel', () => {
       { addition_embed_type: 'text_time' },
       'addition_time_embed_dim is missing; expected a whole number >= 0',
     ],
+    [{ conv_in_kernel: 4 }, 'conv_in_kernel: expected an odd number; got 4'],
+    [{ layers_per_block: 0 }, 'layers_per_block: expected numbers >= 1; got 0'],
     [{ act_fn: 'gelu' }, 'act_fn: expected one of silu, swish; got "gelu"'],
     [{ resolution_tricks: 1 }, 'resolution_tricks: unknown field; got 1'],
   ])('refuses %o by name', (change, message) => {

@@ -1,5 +1,5 @@
 /** What a UNet2DConditionModel is made of, from the config.json that diffusers writes. */
-import { configReader, type JsonConfig } from '@deftjs/tensor';
+import { type ConfigReader, configReader, type JsonConfig } from '@deftjs/tensor';
 
 /** One resolution of the UNet. */
 export interface UNetLevel {
@@ -50,6 +50,8 @@ export function readUNetConfig(config: JsonConfig): UNetConfig {
   const transformerLayers = read.counts('transformer_layers_per_block', depth, 1);
   const groups = read.count('norm_num_groups', 32);
   channels.forEach((count, i) => {
+    if (count === 0) read.refuse('block_out_channels', 'expected numbers >= 1');
+    if (resnets[i] === 0) read.refuse('layers_per_block', 'expected numbers >= 1');
     if (count % groups !== 0)
       read.refuse('block_out_channels', `expected multiples of norm_num_groups ${groups}`);
     if (count % heads[i]! !== 0)
@@ -63,8 +65,8 @@ export function readUNetConfig(config: JsonConfig): UNetConfig {
   const result = {
     inChannels: read.count('in_channels', 4),
     outChannels: read.count('out_channels', 4),
-    convInKernel: read.count('conv_in_kernel', 3),
-    convOutKernel: read.count('conv_out_kernel', 3),
+    convInKernel: oddCount(read, 'conv_in_kernel'),
+    convOutKernel: oddCount(read, 'conv_out_kernel'),
     groups,
     eps: read.number('norm_eps', 1e-5),
     linearProjection: read.boolean('use_linear_projection', false),
@@ -88,6 +90,13 @@ export function readUNetConfig(config: JsonConfig): UNetConfig {
   };
   read.nothingBut(['sample_size', 'addition_embed_type_num_heads', 'addition_time_embed_dim']);
   return result;
+}
+
+// A kernel keeps the number of pixels by padding half of what it reaches beyond its centre on either side.
+function oddCount(read: ConfigReader, key: string): number {
+  const count = read.count(key, 3);
+  if (count % 2 === 0) read.refuse(key, 'expected an odd number');
+  return count;
 }
 
 const onlySupported = {

@@ -33,7 +33,7 @@ export function readNoiseSchedule(read: ConfigReader): NoiseSchedule {
   const numTrainTimesteps = read.count('num_train_timesteps', 1000);
   const betas = readBetas(read, numTrainTimesteps);
   let product = 1;
-  let alphasCumprod = betas.map((beta) => {
+  let alphasCumprod: Float64Array = betas.map((beta) => {
     product *= 1 - beta;
     return product;
   });
