@@ -18,14 +18,21 @@ export function run(command, args, { env = process.env, cwd = root } = {}) {
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, { cwd, env, stdio: 'inherit' });
     // Ctrl-C reaches the whole process group: the child decides how to end, and we report how it ended.
-    const ignore = () => {};
-    const forward = (/** @type {NodeJS.Signals} */ signal) => child.kill(signal);
+    // It takes a second request as one to end at once, so a parent that is gone makes none after a signal.
+    let asked = false;
+    const ignore = () => {
+      asked = true;
+    };
+    const forward = (/** @type {NodeJS.Signals} */ signal) => {
+      asked = true;
+      child.kill(signal);
+    };
     process.on('SIGINT', ignore);
     process.on('SIGTERM', forward);
     process.on('SIGHUP', forward);
     // npm passes SIGTERM on to the shell between us only, and that shell dies without a word.
     const parent = process.ppid;
-    const orphaned = () => process.ppid !== parent && child.kill('SIGTERM');
+    const orphaned = () => process.ppid !== parent && !asked && forward('SIGTERM');
     const watch = process.env.npm_lifecycle_event ? setInterval(orphaned, 500) : undefined;
     child.on('error', reject);
     child.on('close', (code, signal) => {
