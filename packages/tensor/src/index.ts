@@ -1,7 +1,9 @@
 /** Tensors: shapes, dtypes, a lazy graph, and the devices that compute it. */
+export { type CompiledFunction, type CompileOptions, compile } from './compile.ts';
 export * from './device.ts';
 export * from './dtype.ts';
 export * from './errors.ts';
+export { evaluate, item, read } from './evaluate.ts';
 export * from './io/config.ts';
 export * from './io/safetensors.ts';
 export {
@@ -86,6 +88,7 @@ export { averagePool, pixelShuffle, pixelUnshuffle, upsampleNearest } from './op
 export { logSoftmax, logSumExp, softmax } from './ops/softmax.ts';
 export { arange, full, iota, ones, onesLike, zeros, zerosLike } from './ops/source.ts';
 export { referenceDevice } from './reference.ts';
+export { keep, leakedStorages, scope } from './scope.ts';
 export * from './shape.ts';
 export { apply, type Nested, placeholder, type Source, Tensor, tensor } from './tensor.ts';
 export * from './tree.ts';
