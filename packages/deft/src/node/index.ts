@@ -1,1 +1,1 @@
-export {};
+export { loadPeftFolder, savePeftFolder } from './peftFolder.ts';

@@ -1,0 +1,49 @@
+/**
+ * What a fine-tuning method is: two pure functions of the frozen weight W0 and a few trainable tensors theta.
+ *
+ *     delta(W0, theta)      the weight that is added: W = W0 + delta                                          (1)
+ *     apply(x, y0, theta)   the same on activations: y = y0 + apply, with y0 = x W0^T before the bias          (2)
+ *
+ * (1) is for merging; (2) is what training runs, and never builds anything of the size of W0 or of out x out.
+ */
+import { type Key, numel, type Shape, type Tensor } from '@deftjs/tensor';
+import type { LinearMap } from './linearMap.ts';
+
+/** The trainable tensors of one layer, by name. */
+export type Theta = Readonly<Record<string, Tensor>>;
+
+/** A method with its options decided. Every method is one file in parametrizations/. */
+export interface Parametrization {
+  /** "deft", "lora": the key in the list of methods. */
+  readonly name: string;
+  readonly rank: number;
+  /** Whether delta is zero for the initial theta, so that training starts from the base model. */
+  readonly identityAtInit: boolean;
+  /** Names and shapes of theta for a weight of the shape. */
+  shapes(weight: Shape): Readonly<Record<string, Shape>>;
+  /** Initial theta, float32: a pure function of the weight and the key. */
+  init(W0: Tensor, key: Key): Theta;
+  /** Equation (1), in the weight's shape and float32. */
+  delta(W0: Tensor, theta: Theta): Tensor;
+  /** Equation (2): x and y0 as the layer has them, the result like y0. */
+  apply(x: Tensor, y0: Tensor, theta: Theta, map: LinearMap): Tensor;
+}
+
+/** How many numbers the method trains for a weight of the shape. */
+export function parameterCount(method: Parametrization, weight: Shape): number {
+  return Object.values(method.shapes(weight)).reduce((count, shape) => count + numel(shape), 0);
+}
+
+/** @throws RangeError unless the rank is a whole number >= 1 */
+export function expectRank(method: string, rank: number): void {
+  if (!Number.isSafeInteger(rank) || rank < 1) {
+    throw new RangeError(`${method}: rank must be a whole number >= 1; got ${rank}`);
+  }
+}
+
+/** @throws RangeError unless alpha is null or a positive number */
+export function expectAlpha(method: string, alpha: number | null): void {
+  if (alpha !== null && !(alpha > 0 && Number.isFinite(alpha))) {
+    throw new RangeError(`${method}: alpha must be a positive number or null; got ${alpha}`);
+  }
+}

@@ -1,0 +1,134 @@
+/**
+ * DEFT: remove a rank-r part of the weight and write another in its place (arXiv 2509.22793), and PaRa, which only
+ * removes (arXiv 2406.05641).
+ *
+ *     W = W0 - K W0 + s Q R,   K = L T^T                      W0 [m, n], P [m, r], R [r, n]                    (1)
+ *     y = y0 + (s x R^T - y0 T) Q^T                           where L = Q                                      (2)
+ *
+ * Q, L and T come from P by one of the projectors. s is 1, or alpha / r. Trained: P and R, r (m + n) numbers; PaRa
+ * trains P alone, r m. Cost of (2) per row of x: r (n + 2 m) multiply-adds; memory beside y: 2 r numbers.
+ *
+ * Identity start: s Q R0 = K W0, that is R0 = T^T W0 / s, makes step 0 the base model for any P, yet P has a gradient
+ * from the start. Random start: R0 ~ N(0, (0.02 initScale)^2), as the authors' code has it.
+ */
+import {
+  cast,
+  foldIn,
+  matmul,
+  mul,
+  neg,
+  randomNormal,
+  reshape,
+  type Shape,
+  sub,
+  type Tensor,
+  transpose,
+} from '@deftjs/tensor';
+import { matrixShape } from '../linearMap.ts';
+import { expectAlpha, expectRank, type Parametrization } from '../parametrization.ts';
+import { type ProjectorName, projections } from './projectors.ts';
+
+/** Standard deviation of P, and of R at a random start. */
+const initialDeviation = 0.02;
+
+export interface DeftOptions {
+  readonly rank: number;
+  readonly projector: ProjectorName;
+  /** PaRa: no R. The start is never the base model. */
+  readonly para: boolean;
+  /** s = alpha / rank; null: s = 1. */
+  readonly alpha: number | null;
+  readonly start: 'identity' | 'random';
+  /** Factor on the standard deviation of a random start. */
+  readonly initScale: number;
+}
+
+export interface Deft extends Parametrization {
+  readonly name: 'deft';
+  readonly options: DeftOptions;
+}
+
+/**
+ * The DEFT (or PaRa) method with the options given; default: rank 4, projector none, alpha null, identity start.
+ * @throws RangeError for a rank below 1, an alpha <= 0, or relu_both with an identity start
+ */
+export function deft(given: Partial<DeftOptions> = {}): Deft {
+  const options: DeftOptions = {
+    rank: 4,
+    projector: 'none',
+    para: false,
+    alpha: null,
+    start: 'identity',
+    initScale: 1,
+    ...given,
+  };
+  const { rank, projector, para, alpha, start } = options;
+  expectRank('deft', rank);
+  expectAlpha('deft', alpha);
+  const identityAtInit = start === 'identity' && !para;
+  if (projector === 'relu_both' && identityAtInit) {
+    throw new RangeError(
+      'deft: relu_both removes relu(P) relu(P)^T W0, which P R cannot give back; use start "random" or para',
+    );
+  }
+  const scale = alpha === null ? 1 : alpha / rank;
+  const project = projections[projector];
+  const scaled = (R: Tensor): Tensor => (scale === 1 ? R : mul(R, scale));
+
+  return {
+    name: 'deft',
+    options,
+    rank,
+    identityAtInit,
+    shapes(weight: Shape): Record<string, Shape> {
+      const [m, n] = matrixShape(weight);
+      return para ? { deft_P: [m, rank] } : { deft_P: [m, rank], deft_R: [rank, n] };
+    },
+    init(W0, key) {
+      const [m, n] = matrixShape(W0.shape);
+      const P = mul(randomNormal(foldIn(key, 0), [m, rank]), initialDeviation);
+      if (para) return { deft_P: P };
+      if (start === 'random') {
+        const deviation = initialDeviation * options.initScale;
+        return { deft_P: P, deft_R: mul(randomNormal(foldIn(key, 1), [rank, n]), deviation) };
+      }
+      const kept = matmul(transpose(project(P).right), reshape(cast(W0, 'f32'), [m, n]));
+      return { deft_P: P, deft_R: mul(kept, 1 / scale) };
+    },
+    delta(W0, { deft_P, deft_R }) {
+      const [m, n] = matrixShape(W0.shape);
+      const { basis, left, right } = project(deft_P!);
+      const removed = matmul(transpose(right), reshape(cast(W0, 'f32'), [m, n])); // [r, n]
+      if (!deft_R) return reshape(neg(matmul(left, removed)), W0.shape);
+      const change =
+        left === basis
+          ? matmul(basis, sub(scaled(deft_R), removed))
+          : sub(matmul(basis, scaled(deft_R)), matmul(left, removed));
+      return reshape(change, W0.shape);
+    },
+    apply(x, y0, { deft_P, deft_R }, map) {
+      const { basis, left, right } = project(deft_P!);
+      const removed = map.mix(y0, transpose(right)); // r channels
+      if (!deft_R) return neg(map.mix(removed, left));
+      const written = map.read(x, scaled(deft_R)); // r channels
+      if (left === basis) return map.mix(sub(written, removed), basis); // (2)
+      return sub(map.mix(written, basis), map.mix(removed, left));
+    },
+  };
+}
+
+/** A preset: options of the method, and the learning rate of P as a multiple of R's. */
+export interface DeftPreset {
+  readonly options: Partial<DeftOptions>;
+  readonly basisRate: number;
+}
+
+/**
+ * Choices that belong together: `paper` follows its formula and code (raw P P^T, random start, P at a tenth of R's
+ * rate), `peft` the library's defaults, `recommended` a true projector that starts at the base model.
+ */
+export const deftPresets = {
+  paper: { options: { projector: 'none', start: 'random' }, basisRate: 0.1 },
+  peft: { options: { projector: 'relu', start: 'identity' }, basisRate: 1 },
+  recommended: { options: { projector: 'qr', start: 'identity' }, basisRate: 0.1 },
+} as const satisfies Readonly<Record<string, DeftPreset>>;

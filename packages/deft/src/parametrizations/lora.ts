@@ -1,0 +1,69 @@
+/**
+ * LoRA: add a product of two thin matrices (Hu et al. 2021, arXiv 2106.09685).
+ *
+ *     W = W0 + s B A,   y = y0 + s (x A^T) B^T                A [r, n], B [m, r]                               (1)
+ *
+ * s = alpha / r, or alpha / sqrt(r) (rsLoRA, arXiv 2312.03732). B starts at zero, so step 0 is the base model, and A
+ * has no gradient there. Trained: r (m + n) numbers. Cost of (1) per row of x: r (n + m) multiply-adds.
+ * For a convolution A is one with the layer's geometry to r channels and B a 1 x 1 convolution.
+ */
+import { kaimingUniform } from '@deftjs/autograd/nn';
+import { foldIn, matmul, mul, randomNormal, reshape, type Shape, type Tensor, zeros } from '@deftjs/tensor';
+import { matrixShape } from '../linearMap.ts';
+import { expectAlpha, expectRank, type Parametrization } from '../parametrization.ts';
+
+export interface LoraOptions {
+  readonly rank: number;
+  readonly alpha: number;
+  /** A: uniform in +-1/sqrt(n), or normal with standard deviation 1/r. */
+  readonly start: 'kaiming' | 'gaussian';
+  /** Rank-stabilised: divide alpha by sqrt(r) instead of r. */
+  readonly rsLora: boolean;
+}
+
+export interface Lora extends Parametrization {
+  readonly name: 'lora';
+  readonly options: LoraOptions;
+}
+
+/**
+ * The LoRA method with the options given; default: rank 4, alpha = rank (s = 1), kaiming start.
+ * @throws RangeError for a rank below 1 or an alpha <= 0
+ */
+export function lora(given: Partial<LoraOptions> = {}): Lora {
+  const { rank = 4, alpha = rank, start = 'kaiming', rsLora = false } = given;
+  expectRank('lora', rank);
+  expectAlpha('lora', alpha);
+  const scale = alpha / (rsLora ? Math.sqrt(rank) : rank);
+  const shapes = (weight: Shape): { lora_A: Shape; lora_B: Shape } => {
+    const [m, ...rest] = weight;
+    return { lora_A: [rank, ...rest], lora_B: [m!, rank, ...rest.slice(1).map(() => 1)] };
+  };
+  const asMatrices = (A: Tensor, B: Tensor): { A: Tensor; B: Tensor } => ({
+    A: reshape(A, matrixShape(A.shape)),
+    B: reshape(B, matrixShape(B.shape)),
+  });
+  return {
+    name: 'lora',
+    options: { rank, alpha, start, rsLora },
+    rank,
+    identityAtInit: true,
+    shapes,
+    init(W0, key) {
+      const { lora_A, lora_B } = shapes(W0.shape);
+      const stream = foldIn(key, 0);
+      const A =
+        start === 'kaiming' ? kaimingUniform(lora_A, stream) : mul(randomNormal(stream, lora_A), 1 / rank);
+      return { lora_A: A, lora_B: zeros(lora_B) };
+    },
+    delta(W0, { lora_A, lora_B }) {
+      const { A, B } = asMatrices(lora_A!, lora_B!);
+      return reshape(mul(matmul(B, A), scale), W0.shape);
+    },
+    apply(x, _y0, { lora_A, lora_B }, map) {
+      const { A, B } = asMatrices(lora_A!, lora_B!);
+      const h = map.read(x, A); // r channels
+      return map.mix(scale === 1 ? h : mul(h, scale), B);
+    },
+  };
+}
