@@ -18,7 +18,7 @@ export * from './ops/activation.ts';
 export { type AttentionOptions, attention } from './ops/attention.ts';
 export { concat, stack } from './ops/concat.ts';
 export { type ConvOptions, conv2d, convTranspose2d } from './ops/conv.ts';
-export { stopGradient } from './ops/custom.ts';
+export { alias, stopGradient } from './ops/custom.ts';
 export {
   abs,
   add,
@@ -69,7 +69,6 @@ export { ops } from './ops/index.ts';
 export * from './ops/loss.ts';
 export { linear, matmul } from './ops/matmul.ts';
 export {
-  alias,
   flip,
   narrow,
   pad,

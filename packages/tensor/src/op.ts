@@ -22,6 +22,8 @@ export type Lowering<Attrs> =
   | { readonly kind: 'elementwise'; expr(inputs: readonly Expr[], attrs: Attrs, type: Scalar): Expr }
   /** A value from the index alone. */
   | { readonly kind: 'source'; expr(shape: Shape, attrs: Attrs, type: Scalar): Expr }
+  /** The first input itself: a node that matters to derivatives only. */
+  | { readonly kind: 'identity' }
   /** The input read differently; null where that takes a copy of the input first. */
   | { readonly kind: 'view'; view(input: View, attrs: Attrs, output: Shape): View | null }
   | {

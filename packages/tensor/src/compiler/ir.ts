@@ -104,6 +104,10 @@ export function readGraph(graph: Graph): Ir {
     const { source } = tensor;
     if (source.kind !== 'applied') continue;
     const inputs = source.inputs.map((input) => ids.get(input)!);
+    if (source.op.lower.kind === 'identity') {
+      ids.set(tensor, inputs[0]!);
+      continue;
+    }
     const key = `${opId(source.op)} ${inputs.join(',')} ${attrsKey(source.attrs)}`;
     let id = known.get(key);
     if (id === undefined) {

@@ -2,12 +2,12 @@
 import type { Op } from '../op.ts';
 import { concatOp } from './concat.ts';
 import { conv2dOp, conv2dWeightOp } from './conv.ts';
-import { stopGradientOp } from './custom.ts';
+import { aliasOp, stopGradientOp } from './custom.ts';
 import * as elementwise from './elementwise.ts';
 import { expandOp, sumOp } from './expand.ts';
 import { gatherOp, scatterAddOp } from './gather.ts';
 import { matmulOp } from './matmul.ts';
-import { aliasOp, padOp, permuteOp, reshapeOp, sliceOp } from './movement.ts';
+import { padOp, permuteOp, reshapeOp, sliceOp } from './movement.ts';
 import { argmaxOp, maxOp } from './reduce.ts';
 import { fullOp, iotaOp } from './source.ts';
 

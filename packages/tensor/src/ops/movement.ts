@@ -121,19 +121,6 @@ export const padOp: Op<PadAttrs> = movement(
     ),
 );
 
-/** The identity: a new node with the same values, so that one variable can be told from another. */
-export const aliasOp: Op<null> = movement(
-  'alias',
-  (input) => input,
-  (view) => view,
-  (dy) => dy,
-);
-
-/** `x` itself under a new name. */
-export function alias(x: Tensor): Tensor {
-  return apply(aliasOp, [x], null);
-}
-
 /**
  * The same elements in row-major order under another shape. One extent may be -1: it is worked out.
  * @throws ShapeError when the number of elements differs

@@ -1,18 +1,29 @@
 /**
- * Normalisation layers as functions:   y = (x - mean) / sqrt(var + eps) * weight + bias
+ * Normalisation layers as functions:   y = (x - mean) r * weight + bias,   r = 1 / sqrt(var + eps)          (1)
  *
- * The variance is the mean of squared deviations (biased, two passes), so that a large mean costs no digits.
+ * The variance is the mean of squared deviations (biased, two passes), so that a large mean costs no digits. With
+ * z = (x - mean) r, over the n elements that share a mean,
+ *
+ *     dz/dx = r (I - 1 1^T / n - z z^T / n), so J v = r (v - mean(v) - z mean(z v))                          (2)
+ *
+ * which is symmetric: both vjp and jvp.
  */
 import { formatShape, ShapeError } from '../errors.ts';
 import type { Tensor } from '../tensor.ts';
+import { withSymmetricDerivative } from './custom.ts';
 import { add, mul, rsqrt, square, sub } from './elementwise.ts';
 import { reshape } from './movement.ts';
 import { mean } from './reduce.ts';
 
 /** Zero mean and unit variance over the axes. */
 export function standardize(x: Tensor, axes: number | readonly number[], eps: number): Tensor {
-  const centred = sub(x, mean(x, axes, true));
-  return mul(centred, rsqrt(add(mean(square(centred), axes, true), eps)));
+  const centred = (v: Tensor): Tensor => sub(v, mean(v, axes, true));
+  const scale = (v: Tensor): Tensor => rsqrt(add(mean(square(centred(v)), axes, true), eps));
+  return withSymmetricDerivative(
+    (v) => mul(centred(v), scale(v)),
+    (v, z, y) => mul(scale(y), sub(centred(v), mul(z, mean(mul(z, v), axes, true)))), // (2)
+    x,
+  );
 }
 
 /** Layer normalisation over the last axis (Ba et al. 2016); weight and bias [C]. */
