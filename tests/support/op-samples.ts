@@ -7,10 +7,9 @@ import { structuralSamples } from './samples/structural.ts';
 export * from './samples/sample.ts';
 
 /** By the name of the op. */
-export const opSamples: Readonly<Record<string, OpSamples<never>>> = {
-  ...elementwiseSamples,
-  ...structuralSamples,
-};
+export const opSamples = { ...elementwiseSamples, ...structuralSamples } as unknown as Readonly<
+  Record<string, OpSamples>
+>;
 
 /**
  * The samples of an op.
@@ -21,5 +20,5 @@ export function samplesOf(op: Op<never>): OpSamples {
   if (samples === undefined) {
     throw new Error(`no samples for the op "${op.name}": add a row to tests/support/samples/*.ts`);
   }
-  return samples as unknown as OpSamples;
+  return samples;
 }

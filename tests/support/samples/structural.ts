@@ -662,23 +662,23 @@ const conv2dWeight: OpSamples<WeightAttrs> = (() => {
   };
 })();
 
-export const structuralSamples: Readonly<Record<string, OpSamples<never>>> = {
-  full: full as OpSamples<never>,
-  iota: iota as OpSamples<never>,
-  reshape: reshape as OpSamples<never>,
-  permute: permute as OpSamples<never>,
-  slice: slice as OpSamples<never>,
-  pad: pad as OpSamples<never>,
-  alias: identity as OpSamples<never>,
-  stopGradient: identity as OpSamples<never>,
-  expand: expand as OpSamples<never>,
-  sum: sum as OpSamples<never>,
-  max: max as OpSamples<never>,
-  argmax: argmax as OpSamples<never>,
-  gather: gather as OpSamples<never>,
-  scatterAdd: scatterAdd as OpSamples<never>,
-  concat: concat as OpSamples<never>,
-  matmul: matmul as OpSamples<never>,
-  conv2d: conv2d as OpSamples<never>,
-  conv2dWeight: conv2dWeight as OpSamples<never>,
-};
+export const structuralSamples = {
+  full,
+  iota,
+  reshape,
+  permute,
+  slice,
+  pad,
+  alias: identity,
+  stopGradient: identity,
+  expand,
+  sum,
+  max,
+  argmax,
+  gather,
+  scatterAdd,
+  concat,
+  matmul,
+  conv2d,
+  conv2dWeight,
+} satisfies Record<string, unknown>;
