@@ -1,5 +1,5 @@
 /** Computing tensors: the graphs beneath them become programs, which are kept for graphs of the same structure. */
-import { graphKey } from './compiler/ir.ts';
+import { detachedGraph, graphKey } from './compiler/ir.ts';
 import { type Device, type Graph, getDevice, type Program, type Storage } from './device.ts';
 import { decode, type HostArray } from './dtype.ts';
 import { DeviceError, formatShape, ShapeError } from './errors.ts';
@@ -27,7 +27,7 @@ function programFor(device: Device, graph: Graph): Promise<Program> {
   const key = graphKey(graph);
   const ready = cache.get(key);
   if (ready) return ready;
-  const program = device.prepare(graph);
+  const program = device.prepare(detachedGraph(graph));
   cache.set(key, program);
   // What failed to compile is tried again next time.
   program.catch(() => cache.delete(key));

@@ -36,12 +36,15 @@ export function currentScope(): Set<Tensor> | undefined {
 /** @internal Gives a tensor, computed into a storage of its own, to a scope. */
 export function own(computed: Tensor, storage: Storage, scope: Set<Tensor> | undefined): void {
   scope?.add(computed);
-  forgotten.register(computed, storage);
+  // A donated storage changes its owner: the old one's end is no longer the storage's.
+  forgotten.unregister(storage);
+  forgottenUploads.unregister(storage);
+  forgotten.register(computed, storage, storage);
 }
 
 /** @internal Ties the upload of a host tensor's values to the tensor's life. */
 export function tieUpload(host: Tensor, storage: Storage): void {
-  forgottenUploads.register(host, storage);
+  forgottenUploads.register(host, storage, storage);
 }
 
 /** `x`, whose tensors no scope will free: from now on its user disposes them. */

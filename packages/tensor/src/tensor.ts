@@ -22,7 +22,16 @@ export type Source =
   | { readonly kind: 'placeholder' }
   | { readonly kind: 'gone'; readonly why: string };
 
+let nextSerial = 0;
+
+/** @internal The serial number that the next tensor gets: tensors made from now on have at least this one. */
+export function serialNow(): number {
+  return nextSerial;
+}
+
 export class Tensor {
+  /** @internal Counts up: a trace tells what it made from what it captured. */
+  readonly serial: number;
   readonly shape: Shape;
   readonly dtype: DType;
   /** @internal Replaced when the tensor is computed or disposed. */
@@ -30,6 +39,8 @@ export class Tensor {
 
   /** @internal Tensors are made by `tensor`, by ops and by compiled functions. */
   constructor(shape: Shape, dtype: DType, source: Source) {
+    this.serial = nextSerial;
+    nextSerial += 1;
     this.shape = shape;
     this.dtype = dtype;
     this.source = source;

@@ -76,6 +76,8 @@ class Builder {
         return this.expressions.of(lowering.expr(node.shape, node.attrs, type));
       case 'elementwise':
         return this.#bounded(node, (inputs) => lowering.expr(inputs, node.attrs, type));
+      case 'identity': // readGraph leaves none
+        return this.#exprs[node.inputs[0]!]!;
       case 'view':
         return this.#view(node.inputs[0]!, (view) => lowering.view(view, node.attrs, node.shape));
       case 'concat':

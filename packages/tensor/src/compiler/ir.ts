@@ -9,7 +9,7 @@ import type { DType } from '../dtype.ts';
 import { formatShape, formatShapes } from '../errors.ts';
 import type { Op } from '../op.ts';
 import { type Shape, sameShape } from '../shape.ts';
-import type { Tensor } from '../tensor.ts';
+import { placeholder, Tensor } from '../tensor.ts';
 
 /** A value of the graph. Leaves (input i) have no op. */
 export interface Node {
@@ -54,28 +54,46 @@ export function attrsKey(attrs: unknown): string {
   return `{${fields.map((field) => `${field}:${attrsKey(record[field])}`).join(',')}}`;
 }
 
-/** The tensors that the graph's outputs depend on, inputs before consumers, cut at the graph's inputs. */
-export function topologicalOrder(graph: Graph): Tensor[] {
+/** The tensor itself, or what it is another name for. */
+function unnamed(tensor: Tensor): Tensor {
+  let named = tensor;
+  while (named.source.kind === 'applied' && named.source.op.lower.kind === 'identity') {
+    named = named.source.inputs[0]!;
+  }
+  return named;
+}
+
+/** An op applied to tensors, none of which is another name for one. */
+interface Application {
+  readonly tensor: Tensor;
+  readonly op: Op;
+  readonly attrs: unknown;
+  readonly inputs: readonly Tensor[];
+}
+
+/** What the graph's outputs are computed by, inputs before consumers, cut at the graph's inputs. */
+function applicationsOf(graph: Graph): Application[] {
   const seen = new Set<Tensor>(graph.inputs);
-  const order: Tensor[] = [];
-  const stack: { tensor: Tensor; next: number }[] = [];
+  const order: Application[] = [];
+  const stack: { readonly application: Application; next: number }[] = [];
   const visit = (tensor: Tensor): void => {
     if (seen.has(tensor)) return;
     seen.add(tensor);
-    stack.push({ tensor, next: 0 });
+    const { source } = tensor;
+    if (source.kind !== 'applied') {
+      const what = `a leaf of shape ${formatShape(tensor.shape)} (${source.kind})`;
+      throw new Error(`internal: lower: ${what} is not among the graph's inputs`);
+    }
+    const { op, attrs } = source;
+    stack.push({ application: { tensor, op, attrs, inputs: source.inputs.map(unnamed) }, next: 0 });
   };
   for (const output of graph.outputs) {
-    visit(output);
+    visit(unnamed(output));
     while (stack.length > 0) {
       const top = stack.at(-1)!;
-      const { source } = top.tensor;
-      if (source.kind !== 'applied') {
-        const what = `a leaf of shape ${formatShape(top.tensor.shape)} (${source.kind})`;
-        throw new Error(`internal: lower: ${what} is not among the graph's inputs`);
-      }
-      const input = source.inputs[top.next++];
+      const input = top.application.inputs[top.next++];
       if (input !== undefined) visit(input);
-      else order.push(stack.pop()!.tensor);
+      else order.push(stack.pop()!.application);
     }
   }
   return order;
@@ -100,26 +118,19 @@ export function readGraph(graph: Graph): Ir {
     });
   }
   const known = new Map<string, number>();
-  for (const tensor of topologicalOrder(graph)) {
-    const { source } = tensor;
-    if (source.kind !== 'applied') continue;
-    const inputs = source.inputs.map((input) => ids.get(input)!);
-    if (source.op.lower.kind === 'identity') {
-      ids.set(tensor, inputs[0]!);
-      continue;
-    }
-    const key = `${opId(source.op)} ${inputs.join(',')} ${attrsKey(source.attrs)}`;
+  for (const { tensor, op, attrs, inputs: operands } of applicationsOf(graph)) {
+    const inputs = operands.map((input) => ids.get(input)!);
+    const key = `${opId(op)} ${inputs.join(',')} ${attrsKey(attrs)}`;
     let id = known.get(key);
     if (id === undefined) {
       id = nodes.length;
       known.set(key, id);
-      const { op, attrs } = source;
       nodes.push({ id, shape: tensor.shape, dtype: tensor.dtype, op, attrs, inputs });
     }
     ids.set(tensor, id);
   }
   checkDonations(graph);
-  const outputs = graph.outputs.map((output) => ids.get(output)!);
+  const outputs = graph.outputs.map((output) => ids.get(unnamed(output))!);
   return { nodes, inputCount: graph.inputs.length, outputs, donations: graph.donations };
 }
 
@@ -146,14 +157,29 @@ export function graphKey(graph: Graph): string {
     parts.push(`${ids.size}:${input.dtype}${formatShape(input.shape)}`);
     ids.set(input, ids.size);
   }
-  for (const tensor of topologicalOrder(graph)) {
-    const { source } = tensor;
-    if (source.kind !== 'applied') continue;
-    const inputs = source.inputs.map((input) => ids.get(input)!);
-    parts.push(`${opId(source.op)} ${inputs.join(',')} ${attrsKey(source.attrs)}`);
+  for (const { tensor, op, attrs, inputs } of applicationsOf(graph)) {
+    parts.push(`${opId(op)} ${inputs.map((input) => ids.get(input)!).join(',')} ${attrsKey(attrs)}`);
     ids.set(tensor, ids.size);
   }
-  parts.push(graph.outputs.map((output) => ids.get(output)!).join(','));
+  parts.push(graph.outputs.map((output) => ids.get(unnamed(output))!).join(','));
   parts.push([...graph.donations].map(([output, input]) => `${output}=${input}`).join(','));
   return parts.join(';');
+}
+
+/**
+ * The same graph of tensors of its own, for a program that outlives the graph: it holds no values alive, and nobody
+ * computes or disposes its nodes.
+ */
+export function detachedGraph(graph: Graph): Graph {
+  const copies = new Map<Tensor, Tensor>();
+  for (const input of graph.inputs) copies.set(input, placeholder(input.shape, input.dtype));
+  for (const { tensor, op, attrs, inputs: operands } of applicationsOf(graph)) {
+    const inputs = operands.map((input) => copies.get(input)!);
+    copies.set(tensor, new Tensor(tensor.shape, tensor.dtype, { kind: 'applied', op, inputs, attrs }));
+  }
+  return {
+    inputs: graph.inputs.map((input) => copies.get(input)!),
+    outputs: graph.outputs.map((output) => copies.get(unnamed(output))!),
+    donations: graph.donations,
+  };
 }
