@@ -11,3 +11,4 @@ export {
   searchAdapter,
 } from './adapter.ts';
 export { cacheRoot } from './cache.ts';
+export { type DeviceName, type OpenedDevice, openDevice } from './open.ts';

@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
 import { doctorCommand } from './doctor.ts';
+import { pretrainCommand } from './pretrain.ts';
 
 /**
  * Every command of `deft`, in the order of the help. A command loads what it needs inside its action, so that the help
  * of all of them is quick.
  */
-export const commands: readonly (() => Command)[] = [doctorCommand];
+export const commands: readonly (() => Command)[] = [pretrainCommand, doctorCommand];

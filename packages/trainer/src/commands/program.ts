@@ -30,7 +30,7 @@ export async function runProgram(args: readonly string[], version: string): Prom
   } catch (error) {
     if (error instanceof Exit) return error.status;
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2; // commander has printed it
-    console.error(message(error));
+    console.error(printable(message(error)));
     return error instanceof UserError ? error.exitStatus : 1;
   }
 }
@@ -55,6 +55,13 @@ function oneLine(text: string): string {
     .replace(/^error: /, '')
     .trim()
     .replace(/\s*\n\s*/g, ' ');
+}
+
+/** Text from files may hold what moves the cursor or turns the line round: it is shown as \\u001b and the like. */
+function printable(text: string): string {
+  return text.replace(/[\p{Cc}\p{Bidi_Control}]/gu, (sign) =>
+    sign === '\n' ? sign : `\\u${sign.codePointAt(0)!.toString(16).padStart(4, '0')}`,
+  );
 }
 
 function message(error: unknown): string {

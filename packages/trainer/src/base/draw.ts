@@ -1,0 +1,70 @@
+/** Pictures of prompts, drawn by a text-to-image model. */
+import { loadState, stateOf } from '@deftjs/autograd/nn';
+import { flowMatchEuler } from '@deftjs/models';
+import { type Device, evaluate, read, type Tensor, tensor } from '@deftjs/tensor';
+import { draw } from '../diffusion/sampler.ts';
+import type { PromptSamples } from '../metrics/index.ts';
+import { fromPlanes, maxTokens, tokenize } from '../world/index.ts';
+import type { TextToImage } from './textToImage.ts';
+
+export interface DrawOptions {
+  readonly prompts: readonly string[];
+  /** Each prompt is drawn once for each seed; the same seed is the same noise for every prompt. */
+  readonly seeds: readonly number[];
+  readonly steps: number;
+  readonly guidanceScale: number;
+  readonly device: Device;
+}
+
+function tokensOf(prompts: readonly string[]): Tensor {
+  const ids = new Int32Array(prompts.length * maxTokens);
+  prompts.forEach((prompt, i) => {
+    ids.set(tokenize(prompt), i * maxTokens);
+  });
+  return tensor(ids, [prompts.length, maxTokens]);
+}
+
+/** The model's pictures of each prompt, one for each seed. */
+export async function drawPrompts(model: TextToImage, options: DrawOptions): Promise<PromptSamples[]> {
+  const { prompts, seeds, steps, guidanceScale, device } = options;
+  const repeated = prompts.flatMap((prompt) => seeds.map(() => prompt));
+  const context = model.encodeText(tokensOf(repeated));
+  const emptyContext = model.encodeText(tokensOf(['']));
+  await evaluate([context, emptyContext], device);
+  using latents = await draw({
+    network: model.denoise,
+    denoising: flowMatchEuler(model.config.scheduler)(steps),
+    context,
+    emptyContext,
+    guidanceScale,
+    seeds: prompts.flatMap(() => seeds),
+    shape: model.latentShape,
+    device,
+  });
+  using decoded = model.codec.decode(latents);
+  const planes = (await read(decoded)) as Float32Array;
+  for (const spent of [context, emptyContext]) spent.dispose();
+  const size = model.pictureSize;
+  const picture = (i: number) => {
+    return fromPlanes(planes.slice(3 * size * size * i, 3 * size * size * (i + 1)), size, size);
+  };
+  return prompts.map((prompt, p) => ({
+    prompt,
+    pictures: seeds.map((_, s) => picture(p * seeds.length + s)),
+  }));
+}
+
+/** The result of `run` while the model has other weights. */
+export async function withWeights<R>(
+  model: TextToImage,
+  weights: Readonly<Record<string, Tensor>>,
+  run: () => Promise<R>,
+): Promise<R> {
+  const before = stateOf(model);
+  loadState(model, weights);
+  try {
+    return await run();
+  } finally {
+    loadState(model, before);
+  }
+}

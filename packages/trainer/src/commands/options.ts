@@ -1,0 +1,34 @@
+/** Options that several commands take. */
+import type { Command } from 'commander';
+import type { RunMode } from '../runs/index.ts';
+import { UserError } from '../userError.ts';
+
+export interface JobOptions {
+  readonly set: readonly string[];
+  readonly resume?: boolean;
+  readonly fresh?: boolean;
+  readonly device?: string;
+  readonly runs: string;
+}
+
+/** Adds the options of a command that runs a configured job in a run folder. */
+export function withJobOptions(command: Command): Command {
+  const append = (value: string, before: readonly string[]): string[] => [...before, value];
+  return command
+    .option('--set <key=value>', 'override a key of the configuration (repeatable)', append, [])
+    .option('--resume', 'go on with the run of this name')
+    .option('--fresh', 'delete what deft wrote in the run of this name and start anew')
+    .option('--device <name>', 'auto, webgpu, wasm or reference')
+    .option('--runs <folder>', 'where runs are kept', 'runs');
+}
+
+/** Overrides for the configuration: those written, and the device where it is given as an option. */
+export function overridesOf({ set, device }: JobOptions): readonly string[] {
+  return device === undefined ? set : [...set, `device=${device}`];
+}
+
+/** @throws {UserError} when both are asked for */
+export function runModeOf({ resume, fresh }: JobOptions): RunMode {
+  if (resume && fresh) throw new UserError('give --resume or --fresh, not both', 2);
+  return resume ? 'resume' : fresh ? 'fresh' : 'new';
+}

@@ -1,0 +1,30 @@
+/** `deft pretrain`: a base model from scratch, on the picture world. */
+import { Command } from 'commander';
+import { type JobOptions, overridesOf, runModeOf, withJobOptions } from './options.ts';
+import { Exit } from './program.ts';
+
+export function pretrainCommand(): Command {
+  return withJobOptions(new Command('pretrain'))
+    .description('train a base model from scratch on the picture world')
+    .argument('<config>', 'a YAML file such as examples/world-base.yaml')
+    .action(async (path: string, options: JobOptions) => {
+      const [{ readPretrainConfig, writeConfig }, { openRun }, { interruptible }, { pretrain }] =
+        await Promise.all([
+          import('../config/index.ts'),
+          import('../runs/index.ts'),
+          import('../progress/index.ts'),
+          import('../pretrain/pretrain.ts'),
+        ]);
+      const config = readPretrainConfig(path, overridesOf(options));
+      using run = openRun({
+        root: options.runs,
+        name: config.name,
+        mode: runModeOf(options),
+        command: 'pretrain',
+      });
+      run.write('config.yaml', writeConfig(config));
+      using interruption = interruptible();
+      await pretrain(config, run, interruption.signal);
+      if (interruption.exitStatus !== null) throw new Exit(interruption.exitStatus);
+    });
+}

@@ -1,0 +1,39 @@
+/** Batches of the picture world: picture i of the world is a pure function of (seed, i), and step k takes the k-th run of them. */
+import { drawFlowNoise, type FlowNoise } from '../diffusion/flow.ts';
+import { caption, draws, maxTokens, renderScene, sampleScene, tokenize, toPlanes } from '../world/index.ts';
+
+/** What one step trains on. */
+export interface Batch extends FlowNoise {
+  /** [B, 3, H, W] in [-1, 1]. */
+  readonly pictures: Float32Array;
+  /** [B, maxTokens]. */
+  readonly tokens: Int32Array;
+}
+
+export interface WorldBatches {
+  readonly worldSeed: number;
+  readonly seed: number;
+  readonly batchSize: number;
+  /** Pixels across. */
+  readonly size: number;
+  /** How often the caption is left out, so that the network also learns to draw without one (guidance needs it). */
+  readonly captionDropout: number;
+}
+
+/** The batch of a step. */
+export function worldBatch(
+  { worldSeed, seed, batchSize, size, captionDropout }: WorldBatches,
+  step: number,
+): Batch {
+  const numbers = 3 * size * size;
+  const pictures = new Float32Array(batchSize * numbers);
+  const tokens = new Int32Array(batchSize * maxTokens);
+  for (let b = 0; b < batchSize; b += 1) {
+    const index = step * batchSize + b;
+    const scene = sampleScene(worldSeed, index);
+    pictures.set(toPlanes(renderScene(scene, size)), b * numbers);
+    const dropped = draws(seed ^ 0xd20b, index).chance(captionDropout);
+    tokens.set(tokenize(dropped ? '' : caption(scene, worldSeed, index)), b * maxTokens);
+  }
+  return { pictures, tokens, ...drawFlowNoise(seed, step, batchSize, numbers) };
+}

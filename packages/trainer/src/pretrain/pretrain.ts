@@ -1,0 +1,185 @@
+/** Training a base model from scratch on the picture world. */
+import { join } from 'node:path';
+import { valueAndGrad } from '@deftjs/autograd';
+import { initialize, setTraining, stateOf, withState } from '@deftjs/autograd/nn';
+import { adamW, clipByGlobalNorm, cosine, movingAverage, warmup } from '@deftjs/autograd/optim';
+import { alias, compile, type Device, item, type Tensor, tensor, treeMap } from '@deftjs/tensor';
+import { openDevice } from '@deftjs/tensor/node';
+import { drawPrompts, withWeights } from '../base/draw.ts';
+import { saveBase } from '../base/folder.ts';
+import { TextToImage } from '../base/textToImage.ts';
+import type { PretrainConfig } from '../config/index.ts';
+import { flowLoss } from '../diffusion/flow.ts';
+import { chartPng, gridPng, lossChart } from '../report/index.ts';
+import type { Run } from '../runs/index.ts';
+import { runSteps } from '../train/steps.ts';
+import { maxTokens, vocabulary } from '../world/index.ts';
+import { type Batch, worldBatch } from './batches.ts';
+
+type Weights = Record<string, Tensor>;
+
+/** Everything that a step changes; `average` is the moving average of the weights, which is what is shipped. */
+type PretrainState = {
+  readonly weights: Weights;
+  readonly optimizer: ReturnType<ReturnType<typeof adamW>['init']>;
+  readonly average: Weights;
+};
+
+/** A batch as tensors on their way to the device. */
+function toTensors(batch: Batch, batchSize: number, size: number) {
+  const pictureShape = [batchSize, 3, size, size];
+  return {
+    pictures: tensor(batch.pictures, pictureShape),
+    noise: tensor(batch.noise, pictureShape),
+    levels: tensor(batch.levels, [batchSize]),
+    tokens: tensor(batch.tokens, [batchSize, maxTokens]),
+  };
+}
+
+function optimizerOf(config: PretrainConfig) {
+  // Norms and biases are not decayed.
+  const groups = [{ match: (path: string) => /bias$|norm/.test(path), weightDecay: 0 }];
+  return adamW({ betas: [0.9, 0.99], weightDecay: config.weight_decay, groups });
+}
+
+/** The state that training starts from. */
+function firstState(model: TextToImage, config: PretrainConfig): PretrainState {
+  // Steps use their state up, so it must not be the model's own tensors, nor one tensor twice.
+  const copy = (): Weights => treeMap(alias, stateOf(model));
+  const weights = copy();
+  return { weights, optimizer: optimizerOf(config).init(weights), average: copy() };
+}
+
+/**
+ * The training step of a model as a function of (state, step number): one compiled program.
+ * The state passed in is used up.
+ */
+function pretrainStep(model: TextToImage, config: PretrainConfig, device: Device) {
+  setTraining(model, true);
+  const optimizer = optimizerOf(config);
+  const size = model.pictureSize;
+  const schedule = learningRates(config);
+  const compiled = compile(
+    (state: PretrainState, batch: ReturnType<typeof toTensors>, learningRate: Tensor, decay: Tensor) => {
+      const loss = (weights: Weights): Tensor =>
+        withState(model, weights, () =>
+          flowLoss(
+            model.denoise,
+            model.codec.encode(batch.pictures),
+            model.codec.encode(batch.noise),
+            batch.levels,
+            model.encodeText(batch.tokens),
+          ),
+        );
+      const { value, gradient } = valueAndGrad(loss)(state.weights);
+      const { clipped, norm } = clipByGlobalNorm(gradient, config.max_grad_norm);
+      const { parameters: weights, state: next } = optimizer.update(state.weights, clipped, state.optimizer, {
+        learningRate,
+      });
+      return {
+        state: { weights, optimizer: next, average: movingAverage(state.average, weights, decay) },
+        loss: value,
+        norm,
+      };
+    },
+    { device, donate: { 0: 'state' } },
+  );
+  return async (state: PretrainState, step: number): Promise<{ state: PretrainState; loss: number }> => {
+    const batches = {
+      worldSeed: config.world_seed,
+      seed: config.seed,
+      batchSize: config.batch_size,
+      captionDropout: config.caption_dropout,
+      size,
+    };
+    const batch = toTensors(worldBatch(batches, step), config.batch_size, size);
+    // The average forgets the first weights quickly, then settles at its own pace.
+    const decay = Math.min(config.ema_decay, (1 + step) / (10 + step));
+    const result = await compiled(state, batch, tensor(schedule(step)), tensor(decay));
+    const loss = await item(result.loss);
+    for (const spent of [...Object.values(batch), result.loss, result.norm]) spent.dispose();
+    return { state: result.state, loss };
+  };
+}
+
+/** Learning rate of each step. */
+function learningRates(config: PretrainConfig): (step: number) => number {
+  const { learning_rate: peak, warmup_steps, steps, learning_rate_schedule } = config;
+  const after = learning_rate_schedule === 'cosine' ? cosine(peak, steps) : () => peak;
+  return warmup(after, warmup_steps);
+}
+
+/** The model that a configuration describes, with its first weights. */
+function newModel({ model, seed }: PretrainConfig): TextToImage {
+  const { hidden_size: width, ...encoder } = model.text_encoder;
+  const built = new TextToImage({
+    unet: { _class_name: 'UNet2DConditionModel', ...model.unet },
+    textEncoder: {
+      _class_name: 'CLIPTextModel',
+      vocab_size: vocabulary.length,
+      max_position_embeddings: maxTokens,
+      hidden_size: width,
+      hidden_act: 'quick_gelu',
+      ...encoder,
+    },
+    scheduler: { _class_name: 'FlowMatchEulerDiscreteScheduler', num_train_timesteps: 1000, shift: 1 },
+    blockSize: model.block_size,
+  });
+  initialize(built, seed);
+  return built;
+}
+
+/**
+ * Trains as configured and leaves in the run's folder: checkpoints, sheets of samples, the loss curve, and at the end
+ * `base/`, the averaged weights as a model folder.
+ */
+export async function pretrain(config: PretrainConfig, run: Run, signal: AbortSignal): Promise<void> {
+  const { device, why } = await openDevice(config.device);
+  console.error(`deft: ${why}`);
+  const model = newModel(config);
+  const began = performance.now();
+  const isOutOfTime = (): boolean =>
+    config.minutes !== null && performance.now() - began > 60_000 * config.minutes;
+  const finished = await runSteps<PretrainState>({
+    label: `pretrain ${config.name}`,
+    run,
+    total: config.steps,
+    checkpointEvery: config.checkpoint_every,
+    keepCheckpoints: config.keep_checkpoints,
+    first: firstState(model, config),
+    step: pretrainStep(model, config, device),
+    stop: () => signal.aborted || isOutOfTime(),
+    after: async ({ average }, done) => {
+      if (done % config.sample_every === 0) await writeSamples(config, model, average, run, done, device);
+    },
+  });
+  await writeSamples(config, model, finished.state.average, run, finished.done, device);
+  await saveBase(join(run.folder, 'base'), model, finished.state.average);
+  const points = finished.losses.map((loss, i) => ({ step: i + 1, loss }));
+  run.write('loss.png', await chartPng(await lossChart(points, config.name)));
+  run.write('loss.json', JSON.stringify(finished.losses.map((loss) => Number(loss.toPrecision(5)))));
+}
+
+/** A sheet of samples drawn with the averaged weights. */
+async function writeSamples(
+  config: PretrainConfig,
+  model: TextToImage,
+  weights: Weights,
+  run: Run,
+  done: number,
+  device: Device,
+): Promise<void> {
+  const { prompts, seeds, steps, guidance_scale: guidanceScale } = config.sampling;
+  const samples = await withWeights(model, weights, () =>
+    drawPrompts(model, { prompts, seeds, steps, guidanceScale, device }),
+  );
+  const sheet = await gridPng(
+    samples.flatMap(({ pictures }) => pictures),
+    {
+      columns: seeds.length,
+      rowLabels: prompts,
+      title: `${config.name}, step ${done}`,
+    },
+  );
+  run.write(`samples/step-${String(done).padStart(6, '0')}.png`, sheet);
+}

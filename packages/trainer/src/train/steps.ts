@@ -1,0 +1,92 @@
+/**
+ * The loop that every training job is: steps, progress, checkpoints, an orderly stop.
+ *
+ * A job's data are a pure function of the step number and its state is one tree of tensors, so a checkpoint is that tree
+ * and the losses so far, and a resumed run computes what an uninterrupted one would have.
+ */
+import type { Tree } from '@deftjs/tensor';
+import { openProgress } from '../progress/index.ts';
+import type { Run } from '../runs/index.ts';
+import { UserError } from '../userError.ts';
+import { decodeState, encodeState } from './state.ts';
+
+const stateFile = 'state.safetensors';
+const lossFile = 'loss.json';
+
+export interface Steps<S extends Tree> {
+  readonly label: string;
+  readonly run: Run;
+  readonly total: number;
+  readonly checkpointEvery: number;
+  readonly keepCheckpoints: number;
+  /** The state that a new run starts from; a resumed one takes its shapes from it. */
+  readonly first: S;
+  /** Takes step `step` (counted from 0); the state passed in is used up. */
+  step(state: S, step: number): Promise<{ readonly state: S; readonly loss: number }>;
+  /** Called when `done` steps are done, before a checkpoint of them is saved. */
+  after?(state: S, done: number): Promise<void>;
+  /** Asked before each step; true ends the run early, with a checkpoint. */
+  stop(): boolean;
+}
+
+export interface Finished<S> {
+  readonly state: S;
+  readonly done: number;
+  /** The loss of each step from the first. */
+  readonly losses: readonly number[];
+}
+
+/** The state and the losses that the newest whole checkpoint holds, or null; tells of checkpoints it has to pass over. */
+async function restore<S extends Tree>(run: Run, like: S): Promise<Finished<S> | null> {
+  const { checkpoint, rejected } = run.newestCheckpoint();
+  for (const { path, reason } of rejected) console.error(`deft: ${path} is passed over: ${reason}`);
+  if (checkpoint === null) return null;
+  const bytes = (name: string): Uint8Array => {
+    const found = checkpoint.files.get(name);
+    if (found === undefined) throw new UserError(`${checkpoint.path}: ${name} is missing`);
+    return found;
+  };
+  const state = await decodeState(`${checkpoint.path}/${stateFile}`, bytes(stateFile), like);
+  const losses = JSON.parse(new TextDecoder().decode(bytes(lossFile))) as number[];
+  return { state, done: checkpoint.step, losses };
+}
+
+/**
+ * Runs the steps that are left.
+ * @throws {UserError} when the loss is not finite: the last checkpoint is from before
+ */
+export async function runSteps<S extends Tree>(job: Steps<S>): Promise<Finished<S>> {
+  const { run, total, checkpointEvery, keepCheckpoints } = job;
+  const before = await restore(run, job.first);
+  let state = before?.state ?? job.first;
+  let done = before?.done ?? 0;
+  const losses = [...(before?.losses ?? [])];
+  let saved = before === null ? -1 : done;
+  const save = async (): Promise<void> => {
+    if (saved === done) return;
+    const files = new Map([
+      [stateFile, await encodeState(state)],
+      [lossFile, new TextEncoder().encode(JSON.stringify(losses))],
+    ]);
+    run.saveCheckpoint(done, files, keepCheckpoints);
+    saved = done;
+  };
+  using progress = openProgress({ label: job.label, total, done });
+  if (done > 0) progress.note(`deft: going on after step ${done}`);
+  while (done < total && !job.stop()) {
+    const taken = await job.step(state, done);
+    if (!Number.isFinite(taken.loss)) {
+      throw new UserError(
+        `${run.name}: the loss of step ${done + 1} is ${taken.loss}; lower the learning rate and resume`,
+      );
+    }
+    state = taken.state;
+    done += 1;
+    losses.push(taken.loss);
+    progress.update(done, taken.loss);
+    await job.after?.(state, done);
+    if (done % checkpointEvery === 0) await save();
+  }
+  await save();
+  return { state, done, losses };
+}
