@@ -5,6 +5,8 @@
 import { Module } from '@deftjs/autograd/nn';
 import { CLIPTextModel, type JsonConfig, UNet2DConditionModel } from '@deftjs/models';
 import type { Tensor } from '@deftjs/tensor';
+import { flowErrors } from '../diffusion/flow.ts';
+import type { BatchTensors } from '../train/batch.ts';
 import { blockCodec, type Codec } from './codec.ts';
 
 /** The configurations of the parts, as their libraries write them. */
@@ -52,6 +54,16 @@ export class TextToImage extends Module {
   /** Token ids [B, L] to the context [B, L, D] that the UNet attends to. */
   encodeText(tokens: Tensor): Tensor {
     return this.text_encoder.forward(tokens).lastHiddenState;
+  }
+
+  /** The training error of each picture (equation (1) of diffusion/flow.ts): [B]. */
+  flowErrors({ pictures, noise, levels, tokens }: BatchTensors): Tensor {
+    return flowErrors(this.denoise, {
+      pictures: this.#codec.encode(pictures),
+      noise: this.#codec.encode(noise),
+      levels,
+      context: this.encodeText(tokens),
+    });
   }
 
   /** The UNet's output for noisy latents [B, C, H, W], times [B] and context. */

@@ -11,10 +11,11 @@ import {
   foldIn,
   type Key,
   keyOf,
-  meanSquaredError,
+  mean,
   mul,
   normalNumbers,
   reshape,
+  square,
   sub,
   type Tensor,
 } from '@deftjs/tensor';
@@ -37,15 +38,18 @@ export function drawFlowNoise(seed: number, step: number, count: number, size: n
 /** A denoising network: noisy pictures [B, C, H, W], times [B] in [0, 1000], captions [B, L, D] to [B, C, H, W]. */
 export type Denoiser = (noisy: Tensor, times: Tensor, context: Tensor) => Tensor;
 
-/** Equation (1) for pictures [B, C, H, W], noise of their shape and levels [B]. */
-export function flowLoss(
-  network: Denoiser,
-  pictures: Tensor,
-  noise: Tensor,
-  levels: Tensor,
-  context: Tensor,
-): Tensor {
+/** Pictures [B, C, H, W], noise of their shape, levels [B] and captions [B, L, D]. */
+export interface FlowBatch {
+  readonly pictures: Tensor;
+  readonly noise: Tensor;
+  readonly levels: Tensor;
+  readonly context: Tensor;
+}
+
+/** The error of each picture in equation (1): [B]. */
+export function flowErrors(network: Denoiser, { pictures, noise, levels, context }: FlowBatch): Tensor {
   const s = reshape(levels, [levels.size, 1, 1, 1]);
   const noisy = add(mul(sub(1, s), pictures), mul(s, noise));
-  return meanSquaredError(network(noisy, mul(levels, 1000), context), sub(noise, pictures));
+  const predicted = network(noisy, mul(levels, 1000), context);
+  return mean(square(sub(predicted, sub(noise, pictures))), [1, 2, 3]);
 }

@@ -1,14 +1,7 @@
 /** Batches of the picture world: picture i of the world is a pure function of (seed, i), and step k takes the k-th run of them. */
-import { drawFlowNoise, type FlowNoise } from '../diffusion/flow.ts';
+import { drawFlowNoise } from '../diffusion/flow.ts';
+import type { Batch } from '../train/batch.ts';
 import { caption, draws, maxTokens, renderScene, sampleScene, tokenize, toPlanes } from '../world/index.ts';
-
-/** What one step trains on. */
-export interface Batch extends FlowNoise {
-  /** [B, 3, H, W] in [-1, 1]. */
-  readonly pictures: Float32Array;
-  /** [B, maxTokens]. */
-  readonly tokens: Int32Array;
-}
 
 export interface WorldBatches {
   readonly worldSeed: number;

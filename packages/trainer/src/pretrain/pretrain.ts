@@ -3,18 +3,18 @@ import { join } from 'node:path';
 import { valueAndGrad } from '@deftjs/autograd';
 import { initialize, setTraining, stateOf, withState } from '@deftjs/autograd/nn';
 import { adamW, clipByGlobalNorm, cosine, movingAverage, warmup } from '@deftjs/autograd/optim';
-import { alias, compile, type Device, item, type Tensor, tensor, treeMap } from '@deftjs/tensor';
+import { alias, compile, type Device, item, mean, type Tensor, tensor, treeMap } from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
 import { drawPrompts, withWeights } from '../base/draw.ts';
 import { saveBase } from '../base/folder.ts';
 import { TextToImage } from '../base/textToImage.ts';
 import type { PretrainConfig } from '../config/index.ts';
-import { flowLoss } from '../diffusion/flow.ts';
 import { chartPng, gridPng, lossChart } from '../report/index.ts';
 import type { Run } from '../runs/index.ts';
+import { type BatchTensors, batchTensors } from '../train/batch.ts';
 import { runSteps } from '../train/steps.ts';
 import { maxTokens, vocabulary } from '../world/index.ts';
-import { type Batch, worldBatch } from './batches.ts';
+import { worldBatch } from './batches.ts';
 
 type Weights = Record<string, Tensor>;
 
@@ -24,17 +24,6 @@ type PretrainState = {
   readonly optimizer: ReturnType<ReturnType<typeof adamW>['init']>;
   readonly average: Weights;
 };
-
-/** A batch as tensors on their way to the device. */
-function toTensors(batch: Batch, batchSize: number, size: number) {
-  const pictureShape = [batchSize, 3, size, size];
-  return {
-    pictures: tensor(batch.pictures, pictureShape),
-    noise: tensor(batch.noise, pictureShape),
-    levels: tensor(batch.levels, [batchSize]),
-    tokens: tensor(batch.tokens, [batchSize, maxTokens]),
-  };
-}
 
 function optimizerOf(config: PretrainConfig) {
   // Norms and biases are not decayed.
@@ -60,17 +49,9 @@ function pretrainStep(model: TextToImage, config: PretrainConfig, device: Device
   const size = model.pictureSize;
   const schedule = learningRates(config);
   const compiled = compile(
-    (state: PretrainState, batch: ReturnType<typeof toTensors>, learningRate: Tensor, decay: Tensor) => {
+    (state: PretrainState, batch: BatchTensors, learningRate: Tensor, decay: Tensor) => {
       const loss = (weights: Weights): Tensor =>
-        withState(model, weights, () =>
-          flowLoss(
-            model.denoise,
-            model.codec.encode(batch.pictures),
-            model.codec.encode(batch.noise),
-            batch.levels,
-            model.encodeText(batch.tokens),
-          ),
-        );
+        withState(model, weights, () => mean(model.flowErrors(batch)));
       const { value, gradient } = valueAndGrad(loss)(state.weights);
       const { clipped, norm } = clipByGlobalNorm(gradient, config.max_grad_norm);
       const { parameters: weights, state: next } = optimizer.update(state.weights, clipped, state.optimizer, {
@@ -92,7 +73,7 @@ function pretrainStep(model: TextToImage, config: PretrainConfig, device: Device
       captionDropout: config.caption_dropout,
       size,
     };
-    const batch = toTensors(worldBatch(batches, step), config.batch_size, size);
+    const batch = batchTensors(worldBatch(batches, step), size);
     // The average forgets the first weights quickly, then settles at its own pace.
     const decay = Math.min(config.ema_decay, (1 + step) / (10 + step));
     const result = await compiled(state, batch, tensor(schedule(step)), tensor(decay));

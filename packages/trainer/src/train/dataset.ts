@@ -1,0 +1,56 @@
+/**
+ * Which pictures a step takes. Each epoch is a shuffle of its own, a pure function of (seed, epoch), and batches run
+ * across epochs, so nothing is dropped and a resumed run meets the pictures in the order it would have.
+ */
+import { drawFlowNoise } from '../diffusion/flow.ts';
+import { draws, maxTokens, tokenize } from '../world/index.ts';
+import type { Batch } from './batch.ts';
+
+/** A captioned picture: 3 x size x size numbers in [-1, 1]. */
+export interface Captioned {
+  readonly pixels: Float32Array;
+  readonly caption: string;
+}
+
+/** The order of `count` items in an epoch: Fisher and Yates. */
+export function shuffled(count: number, seed: number, epoch: number): number[] {
+  const draw = draws(seed, epoch);
+  const order = Array.from({ length: count }, (_, i) => i);
+  for (let i = count - 1; i > 0; i -= 1) {
+    const j = Math.floor(draw.uniform() * (i + 1));
+    [order[i], order[j]] = [order[j]!, order[i]!];
+  }
+  return order;
+}
+
+/** The items of step `step`, `batchSize` of them. */
+export function itemsOfStep(count: number, batchSize: number, seed: number, step: number): number[] {
+  return Array.from({ length: batchSize }, (_, i) => {
+    const position = step * batchSize + i;
+    return shuffled(count, seed, Math.floor(position / count))[position % count]!;
+  });
+}
+
+export interface BatchOptions {
+  readonly batchSize: number;
+  readonly captionDropout: number;
+  readonly seed: number;
+}
+
+/** The batch of a step. */
+export function captionedBatch(
+  items: readonly Captioned[],
+  { batchSize, captionDropout, seed }: BatchOptions,
+  step: number,
+): Batch {
+  const size = items[0]!.pixels.length;
+  const pictures = new Float32Array(batchSize * size);
+  const tokens = new Int32Array(batchSize * maxTokens);
+  itemsOfStep(items.length, batchSize, seed, step).forEach((item, i) => {
+    const { pixels, caption } = items[item]!;
+    const dropped = draws(seed ^ 0xd20b, step * batchSize + i).chance(captionDropout);
+    pictures.set(pixels, i * size);
+    tokens.set(tokenize(dropped ? '' : caption), i * maxTokens);
+  });
+  return { pictures, tokens, ...drawFlowNoise(seed, step, batchSize, size) };
+}
