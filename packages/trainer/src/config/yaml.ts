@@ -106,12 +106,17 @@ function checkTokens(text: string, refuse: Refuse): void {
     if (type === 'directive-line') refuse(offset, 'directives are not allowed');
     if (type === 'flow-seq-start' || type === 'flow-map-start') brackets += 1;
     if (type === 'flow-seq-end' || type === 'flow-map-end') brackets -= 1;
-    if (type === 'seq-item-ind' || type === 'explicit-key-ind' || type === 'map-value-ind') dashes += 1;
+    if (brackets === 0 && opensLevel(type)) dashes += 1;
     if (type === 'newline') dashes = 0;
     if (brackets + dashes > maxDepth)
       refuse(offset, `values are nested too deep; expected at most ${maxDepth} levels`);
     offset += token.length;
   }
+}
+
+/** Whether what follows the token on its line is a level deeper, outside brackets. */
+function opensLevel(type: string | null): boolean {
+  return type === 'seq-item-ind' || type === 'explicit-key-ind' || type === 'map-value-ind';
 }
 
 /** Refuses what is well-formed YAML but not plain data. */

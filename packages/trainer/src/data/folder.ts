@@ -1,6 +1,6 @@
 /** A folder of captioned pictures, as `deft train` reads it: everything that is wrong with it is said at once. */
 import { readdir, realpath } from 'node:fs/promises';
-import { extname, join, parse } from 'node:path';
+import { extname, parse } from 'node:path';
 import { UserError } from '../userError.ts';
 import { metadataFile, readMetadata, readSidecar } from './captions.ts';
 import { decodeImage } from './imageFile.ts';
@@ -59,8 +59,7 @@ export async function readImageFolder(folder: string, options: FolderOptions): P
   const names = entries.map(({ name }) => name).filter((name) => !name.startsWith('.'));
   names.sort(); // by code unit: the same order everywhere
   const problems: string[] = [];
-  const problem = (name: string, reason: string): void =>
-    void problems.push(`${join(folder, name)}: ${reason}`);
+  const problem = (name: string, reason: string): void => void problems.push(`${folder}/${name}: ${reason}`);
 
   const rows = names.includes(metadataFile)
     ? await readMetadata(root, (line, reason) => problem(`${metadataFile}:${line}`, reason)).catch(

@@ -22,7 +22,8 @@ export function isTemporary(name: string): boolean {
 }
 
 /**
- * Writes or replaces a file. When this throws, the file is as it was before.
+ * Writes or replaces a file. When this throws, the file is as it was before, or (if only the folder could not be
+ * flushed) the new one; it is whole in any case.
  * @throws {UserError} when the disk is full or the folder cannot be written, with the reason
  */
 export function writeFileAtomically(path: string, data: Uint8Array | string): void {

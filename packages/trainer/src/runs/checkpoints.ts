@@ -36,12 +36,14 @@ interface Manifest {
   readonly format: 1;
   readonly step: number;
   readonly files: Readonly<Record<string, { readonly bytes: number; readonly sha256: string }>>;
+  /** Of the other fields, as JSON: a damaged manifest must not pass for one of fewer files. */
+  readonly sha256: string;
 }
 
 const manifestFile = 'manifest.json';
 const stepPattern = /^step-(\d{6,})$/;
 
-function sha256(bytes: Uint8Array): string {
+function sha256(bytes: Uint8Array | string): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
@@ -61,13 +63,14 @@ export function saveCheckpoint(folder: string, step: number, files: CheckpointFi
   const path = join(folder, checkpointName(step));
   const draft = temporaryPath(path);
   const aside = temporaryPath(path);
-  const manifest: Manifest = {
-    format: 1,
+  const content = {
+    format: 1 as const,
     step,
     files: Object.fromEntries(
       [...files].map(([name, bytes]) => [name, { bytes: bytes.length, sha256: sha256(bytes) }]),
     ),
   };
+  const manifest: Manifest = { ...content, sha256: sha256(JSON.stringify(content)) };
   try {
     fs.mkdirSync(draft);
     for (const [name, bytes] of files) writeFileDurably(join(draft, checkName(name)), bytes);
@@ -78,6 +81,7 @@ export function saveCheckpoint(folder: string, step: number, files: CheckpointFi
     flushFolder(folder);
   } catch (error) {
     removeQuietly(draft);
+    if (fs.existsSync(aside) && !fs.existsSync(path)) fs.renameSync(aside, path);
     const sizeBytes = [...files.values()].reduce((sum, bytes) => sum + bytes.length, 0);
     throw diskError(path, sizeBytes, error);
   }
@@ -155,9 +159,10 @@ function readCheckpoint(path: string, step: number): Checkpoint | string {
 function readManifest(path: string): Manifest | string {
   try {
     const manifest = JSON.parse(fs.readFileSync(join(path, manifestFile), 'utf8')) as Partial<Manifest>;
-    if (manifest.format !== 1 || typeof manifest.files !== 'object' || manifest.files === null) {
-      return `${manifestFile} is of another format`;
-    }
+    const { sha256: expected, ...content } = manifest;
+    if (sha256(JSON.stringify(content)) !== expected)
+      return `${manifestFile} is damaged: its SHA-256 differs`;
+    if (manifest.format !== 1) return `${manifestFile} is of another format`;
     return manifest as Manifest;
   } catch {
     return `${manifestFile} is missing or damaged`;
