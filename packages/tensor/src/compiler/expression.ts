@@ -202,7 +202,7 @@ function viewKey(view: View): string {
   return `${view.shape.join('x')} ${affineKey(view)} ${view.guards.map(guardKey).join(';')}`;
 }
 
-/** Whether the expression reads the value at the very element that it computes, at every element. */
+/** Whether a read of a value of `length` elements takes each of them at the very place where it is. */
 export function isWhole(load: Load, length: number): boolean {
   return isContiguous(load.view) && numel(load.view.shape) === length;
 }

@@ -244,8 +244,10 @@ class Builder {
   value(id: number): number {
     const node = this.#ir.nodes[id]!;
     const expr = this.#exprs[id]!;
-    const held = isLoad(expr) && isWhole(expr, numel(node.shape)) ? expr.binding : undefined;
-    if (held !== undefined && this.#ir.nodes[held]!.dtype === node.dtype) return held;
+    if (isLoad(expr)) {
+      const held = this.#ir.nodes[expr.binding]!;
+      if (held.dtype === node.dtype && isWhole(expr, numel(held.shape))) return held.id;
+    }
     if (!this.#stored.has(id)) this.#store(node);
     return id;
   }

@@ -63,7 +63,9 @@ function findResidents(
   const residents = new Map<number, Resident>();
   drafts.forEach((draft, time) => {
     const dying = valuesRead(draft).filter((value) => residents.has(value) && lastRead.get(value) === time);
-    const reusable = dying.filter((value) => draft.kind === 'map' && readsOnlyWhatItWrites(draft, value));
+    const reusable = dying.filter(
+      (value) => draft.kind === 'map' && readsOnlyWhatItWrites(draft, value, numel(avals[value]!.shape)),
+    );
     for (const value of writesOf(draft)) {
       if (kept.has(value)) continue;
       const { dtype, shape } = avals[value]!;

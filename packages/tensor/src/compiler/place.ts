@@ -9,7 +9,7 @@
 import type { Aval } from '../op.ts';
 import { scalarOf } from '../ops/elementwise.ts';
 import { numel } from '../shape.ts';
-import { copyDraft, type Draft, expressionsOf, shapeOf, valuesRead, writesOf } from './drafts.ts';
+import { copyDraft, type Draft, expressionsOf, valuesRead, writesOf } from './drafts.ts';
 import { type Expressions, isWhole, readsOf } from './expression.ts';
 import type { Ir } from './ir.ts';
 
@@ -30,8 +30,8 @@ export function placeOutputs(
   values: readonly number[],
   expressions: Expressions,
 ): Placement {
-  const order = new Order(drafts);
   const avals: Aval[] = [...ir.nodes];
+  const order = new Order(drafts, avals);
   const fresh = (like: number): number => avals.push(avals[like]!) - 1;
   const copy = (value: number): number => {
     const { shape, dtype } = avals[value]!;
@@ -64,7 +64,10 @@ class Order {
   readonly #writers = new Map<number, number>();
   readonly #readers = new Map<number, number[]>();
 
-  constructor(drafts: readonly Draft[]) {
+  readonly #avals: readonly Aval[];
+
+  constructor(drafts: readonly Draft[], avals: readonly Aval[]) {
+    this.#avals = avals;
     for (const draft of drafts) this.add(draft);
   }
 
@@ -78,10 +81,9 @@ class Order {
   canOverwrite(output: number, input: number): boolean {
     const writer = this.#writers.get(output);
     if (writer === undefined) return true; // no elements
-    return (
-      readsOnlyWhatItWrites(this.drafts[writer]!, input) &&
-      !this.#leadsTo(writer, this.#others(writer, input))
-    );
+    const length = numel(this.#avals[input]!.shape);
+    const inPlace = readsOnlyWhatItWrites(this.drafts[writer]!, input, length);
+    return inPlace && !this.#leadsTo(writer, this.#others(writer, input));
   }
 
   /** From now on the kernel that computes `output` runs after every other reader of `input`. */
@@ -112,11 +114,10 @@ class Order {
   }
 }
 
-/** Whether the kernel reads the value, if at all, at each point only where it writes. */
-export function readsOnlyWhatItWrites(draft: Draft, value: number): boolean {
+/** Whether the kernel reads the value of `length` elements, if at all, at each point only where it writes. */
+export function readsOnlyWhatItWrites(draft: Draft, value: number, length: number): boolean {
   if (!valuesRead(draft).includes(value)) return true;
-  if (draft.kind !== 'map') return false;
-  const length = numel(shapeOf(draft));
+  if (draft.kind !== 'map' || numel(draft.shape) !== length) return false;
   return readsOf(...expressionsOf(draft))
     .filter(({ binding }) => binding === value)
     .every((read) => read.kind === 'load' && isWhole(read, length));
