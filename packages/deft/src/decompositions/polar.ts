@@ -14,6 +14,7 @@
 import {
   abs,
   cast,
+  type DType,
   div,
   equal,
   formatShape,
@@ -34,8 +35,8 @@ import {
 const steps = 12;
 
 /** The identity [n, n]. */
-function identity(n: number): Tensor {
-  return cast(equal(iota([n, n], 0), iota([n, n], 1)), 'f32');
+function identity(n: number, dtype: DType): Tensor {
+  return cast(equal(iota([n, n], 0), iota([n, n], 1)), dtype);
 }
 
 /**
@@ -51,9 +52,10 @@ export function polarFactor(P: Tensor): Tensor {
   const gram = matmul(transpose(P), P);
   // |P|_2^2 <= max row sum of |P^T P|. Q does not depend on the scale, so no derivative goes through it.
   const squaredScale = stopGradient(max(sum(abs(gram), 1)));
-  const step = (G: Tensor): Tensor => mul(sub(mul(identity(n!), 3), G), 0.5);
+  const I = identity(n!, P.dtype);
+  const step = (G: Tensor): Tensor => mul(sub(mul(I, 3), G), 0.5);
   let G = div(gram, squaredScale);
-  let N = identity(n!);
+  let N = I;
   for (let k = 0; k < steps; k += 1) {
     const M = step(G);
     G = matmul(matmul(M, G), M);
