@@ -51,7 +51,7 @@ function runKernel(kernel: Kernel, buffers: readonly Float64Array[]): void {
       // Every output of a point is computed before any is stored: an output may overwrite what the point reads.
       forEachIndex(kernel.shape, (index, i) => {
         const values = compiled.map((evaluate) => at(evaluate, index));
-        values.forEach((value, o) => store(kernel.outputs[o]!, i, value));
+        for (const [o, output] of kernel.outputs.entries()) store(output, i, values[o]!);
       });
       return;
     }

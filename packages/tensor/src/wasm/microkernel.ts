@@ -1,0 +1,89 @@
+/**
+ * The innermost loop of contractions: C[rows x 4 vectors] (+)= A B over one block of k.
+ *
+ * A is packed [k][rows], B is packed [k][4 vectors]; the tile of C stays in registers. 6 x 8 fills the 16 vector
+ * registers of x86: 12 sums, 2 of B, 1 of A and 1 for the product where there is no fused multiply-add.
+ */
+import { FunctionBuilder } from './assembler.ts';
+import type { Origin } from './lanes.ts';
+import { forRange } from './loops.ts';
+
+/** Rows of the full tile, and its columns. */
+export const tileRows = 6;
+export const tileColumns = 8;
+
+/** Function (a, b, k, c, bytes between rows of C, whether to add to C). */
+export function microkernel(origin: Origin, rows: number, vectors: number): number {
+  return origin.module.named(`micro ${rows} x ${vectors}`, () => write(origin, rows, vectors));
+}
+
+function write({ relaxed }: Origin, rows: number, vectors: number): FunctionBuilder {
+  const fn = new FunctionBuilder(['i32', 'i32', 'i32', 'i32', 'i32', 'i32']);
+  const [a, b, k, c, rowBytes, add] = [0, 1, 2, 3, 4, 5];
+  const { body } = fn;
+  const vector = () => fn.local('v128');
+  const sums = Array.from({ length: rows }, () => Array.from({ length: vectors }, vector));
+  const columns = Array.from({ length: vectors }, vector);
+  const row = vector();
+  const [i, end] = [fn.local('i32'), fn.local('i32')];
+
+  const step = (u: number) => {
+    columns.forEach((column, v) => {
+      body
+        .get(b)
+        .op('v128.load', 16 * (vectors * u + v))
+        .set(column);
+    });
+    sums.forEach((line, r) => {
+      body
+        .get(a)
+        .op('v128.load32_splat', 4 * (rows * u + r))
+        .set(row);
+      line.forEach((sum, v) => {
+        if (relaxed) body.get(row, columns[v]!, sum).op('f32x4.relaxed_madd').set(sum);
+        else body.get(row, columns[v]!).op('f32x4.mul').get(sum).op('f32x4.add').set(sum);
+      });
+    });
+  };
+  const steps = (unroll: number, from: () => void) => {
+    from();
+    body.set(end);
+    forRange(body, i, end, unroll, () => {
+      for (let u = 0; u < unroll; u += 1) step(u);
+      body
+        .get(a)
+        .i32(4 * rows * unroll)
+        .op('i32.add')
+        .set(a);
+      body
+        .get(b)
+        .i32(16 * vectors * unroll)
+        .op('i32.add')
+        .set(b);
+    });
+  };
+  steps(4, () => body.get(k).i32(-4).op('i32.and'));
+  steps(1, () => body.get(k));
+
+  const storeRows = (accumulate: boolean) => {
+    for (const line of sums) {
+      line.forEach((sum, v) => {
+        body.get(c);
+        if (accumulate)
+          body
+            .get(c)
+            .op('v128.load', 16 * v)
+            .get(sum)
+            .op('f32x4.add');
+        else body.get(sum);
+        body.op('v128.store', 16 * v);
+      });
+      body.get(c, rowBytes).op('i32.add').set(c);
+    }
+  };
+  body.get(add).if(
+    () => storeRows(true),
+    () => storeRows(false),
+  );
+  return fn;
+}

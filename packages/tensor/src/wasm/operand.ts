@@ -1,0 +1,85 @@
+/**
+ * An operand of a contraction as tables. Its address splits into parts that depend on the batch, on the panel axis
+ * (m or n) and on k, and so does every guard:
+ *
+ *     address = batch[b] + panel[v] + k[j],    0 <= guardBatch[b] + guardPanel[v] + guardK[j] < limit
+ *
+ * Tables make any view (broadcast, strided, overlapping windows, padding) as simple as a matrix.
+ */
+import { bytesPerElement, type DType } from '../dtype.ts';
+import { numel, type Shape } from '../shape.ts';
+import type { Affine, View } from '../view.ts';
+
+export interface Part {
+  /** Byte offsets. */
+  readonly address: Int32Array;
+  /** For each guard, its share of the guarded index. */
+  readonly guards: readonly Int32Array[];
+}
+
+export interface Operand {
+  readonly dtype: DType;
+  readonly batch: Part;
+  readonly panel: Part;
+  readonly k: Part;
+  readonly limits: readonly number[];
+}
+
+/** The operand's tables; `panelAt` and `kAt` are the first axes of its panel and k groups in the view. */
+export function operandTables(
+  view: View,
+  dtype: DType,
+  batch: Shape,
+  panel: { readonly start: number; readonly shape: Shape },
+  k: { readonly start: number; readonly shape: Shape },
+): Operand {
+  const size = bytesPerElement(dtype);
+  const part = (start: number, shape: Shape, withOffset: boolean): Part => ({
+    address: values(view, start, shape, size, withOffset),
+    guards: view.guards.map((guard) => values(guard, start, shape, 1, withOffset)),
+  });
+  return {
+    dtype,
+    batch: part(0, batch, true),
+    panel: part(panel.start, panel.shape, false),
+    k: part(k.start, k.shape, false),
+    limits: view.guards.map(({ limit }) => limit),
+  };
+}
+
+/** scale (offset + sum_i strides_i x_i) for all x over the axes from `start`, row-major. */
+function values(f: Affine, start: number, shape: Shape, scale: number, withOffset: boolean): Int32Array {
+  let table = Int32Array.of(withOffset ? f.offset * scale : 0);
+  shape.forEach((extent, axis) => {
+    const stride = f.strides[start + axis]! * scale;
+    const next = new Int32Array(table.length * extent);
+    for (let i = 0; i < table.length; i += 1) {
+      for (let x = 0; x < extent; x += 1) next[i * extent + x] = table[i]! + stride * x;
+    }
+    table = next;
+  });
+  return numel(shape) === 0 ? new Int32Array(0) : table;
+}
+
+/** Steps of the last axis that has extent, in bytes and for each guard: what neighbours differ by in a regular run. */
+export interface Steps {
+  readonly address: number;
+  readonly guards: readonly number[];
+}
+
+/** How most neighbours of a part differ: the steps of its first two entries. */
+export function innerSteps(part: Part): Steps {
+  const step = (table: Int32Array) => (table.length > 1 ? table[1]! - table[0]! : 0);
+  return { address: step(part.address), guards: part.guards.map(step) };
+}
+
+/** Whether the entries from `start` up to `end` (or the last) are evenly spaced by these steps. */
+export function isRegular(part: Part, start: number, end: number, steps: Steps): boolean {
+  const even = (table: Int32Array, step: number) => {
+    for (let i = start + 1; i < Math.min(end, table.length); i += 1) {
+      if (table[i]! - table[i - 1]! !== step) return false;
+    }
+    return true;
+  };
+  return even(part.address, steps.address) && part.guards.every((table, g) => even(table, steps.guards[g]!));
+}
