@@ -209,7 +209,7 @@ function trainingTable({
       ['method', `${methodName(method)}, rank ${rank}, projector ${projector}`],
       ['base', `\`${escapeCode(base)}\``],
       ['adapted', `${targets.layers} layers, ${count(targets.trained)} of ${count(targets.total)} numbers`],
-      ['pictures', `${training.pictures}, captions ${escapeMarkdown(training.captions)}`],
+      ['pictures', `${training.pictures}; captions: ${escapeMarkdown(training.captions)}`],
       ['steps', `${count(training.steps)} of ${training.batchSize} pictures`],
       [
         'learning rate',
@@ -271,7 +271,12 @@ function bytes(size: number): string {
 
 /** Text that Markdown and HTML show as it is, on one line. */
 export function escapeMarkdown(text: string): string {
-  return text.replace(/[\\`*_{}[\]<>#|~$&!]/g, (sign) => `\\${sign}`).replace(/\s+/g, ' ');
+  return text
+    .replaceAll('&', '&amp;')
+    .replaceAll('<', '&lt;')
+    .replaceAll('>', '&gt;')
+    .replace(/[\\`*_{}[\]#|~$!]/g, (sign) => `\\${sign}`)
+    .replace(/\s+/g, ' ');
 }
 
 function escapeCode(text: string): string {
