@@ -1,36 +1,62 @@
-/** What is done to gradients and weights besides stepping. */
-import { add, div, minimum, mul, sqrt, square, sub, sum, type Tensor } from '@deftjs/tensor';
-import type { State } from './optimizer.ts';
+/** Gradients held in bounds, and averages of parameters over time. */
+import {
+  add,
+  cast,
+  clamp,
+  div,
+  minimum,
+  mul,
+  sqrt,
+  square,
+  sub,
+  sum,
+  Tensor,
+  type Tree,
+  treeLeaves,
+  treeMap,
+  treeWith,
+  zeros,
+} from '@deftjs/tensor';
+import { leavesAlike } from './optimizer.ts';
 
-/** The Euclidean norm of all tensors together: a scalar. @throws RangeError when there is none */
-export function globalNorm(tensors: Readonly<State>): Tensor {
-  const squares = Object.values(tensors).map((x) => sum(square(x)));
-  if (squares.length === 0) throw new RangeError('globalNorm: expected at least one tensor');
-  return sqrt(squares.reduce((total, x) => add(total, x)));
+/** The Euclidean length of all tensors of a tree taken as one vector, as a scalar: f64 if one of them is, else f32. */
+export function globalNorm(tree: Tree): Tensor {
+  const leaves = treeLeaves(tree);
+  const dtype = leaves.some((x) => x.dtype === 'f64') ? 'f64' : 'f32';
+  const squares = leaves.map((x) => sum(square(cast(x, dtype))));
+  return sqrt(squares.reduce((total, term) => add(total, term), zeros([], dtype)));
 }
 
 /**
- * The gradients scaled down to a global norm of at most `maxNorm`, and the norm they had. As PyTorch: the factor is
- * maxNorm / (norm + 1e-6), at most 1.
+ * The tree scaled so that its norm is at most `maxNorm`, and the norm before. The factor is
+ * min(1, maxNorm / (norm + 1e-6)), as in PyTorch; a norm that is not finite makes everything NaN.
  */
-export function clipByGlobalNorm(
-  gradients: Readonly<State>,
+export function clipByGlobalNorm<P extends Tree>(
+  gradients: P,
   maxNorm: number,
-): { clipped: State; norm: Tensor } {
+): { clipped: P; norm: Tensor } {
   const norm = globalNorm(gradients);
   const factor = minimum(div(maxNorm, add(norm, 1e-6)), 1);
-  return {
-    clipped: Object.fromEntries(Object.entries(gradients).map(([path, g]) => [path, mul(g, factor)])),
-    norm,
-  };
+  return { clipped: treeMap((g) => mul(g, cast(factor, g.dtype)), gradients), norm };
 }
 
-/** The moving average of weights: decay * average + (1 - decay) * weights; `decay` is a scalar tensor. */
-export function movingAverage(average: Readonly<State>, weights: Readonly<State>, decay: Tensor): State {
-  return Object.fromEntries(
-    Object.entries(weights).map(([path, w]) => {
-      const before = average[path]!;
-      return [path, add(w, mul(sub(before, w), decay))];
+/** Every element held within [-limit, limit]. */
+export function clipByValue<P extends Tree>(gradients: P, limit: number): P {
+  return treeMap((g) => clamp(g, -limit, limit), gradients);
+}
+
+/**
+ * decay * average + (1 - decay) * parameters: the exponential moving average one step on.
+ * @throws ShapeError when the trees do not fit
+ */
+export function movingAverage<P extends Tree>(average: P, parameters: P, decay: Tensor | number): P {
+  const [ps] = leavesAlike('movingAverage', average, { parameters }) as [Tensor[]];
+  return treeWith(
+    average,
+    treeLeaves(average).map((a, i) => {
+      const kept = decay instanceof Tensor ? cast(decay, a.dtype) : decay;
+      const rest = kept instanceof Tensor ? sub(1, kept) : 1 - kept;
+      return add(mul(a, kept), mul(cast(ps[i]!, a.dtype), rest));
     }),
   );
 }

@@ -1,5 +1,6 @@
-/** Optimizers, schedules, clipping and averages. */
-export { type AdamWOptions, type AdamWState, adamW } from './adamW.ts';
-export { clipByGlobalNorm, globalNorm, movingAverage } from './gradients.ts';
-export type { Optimizer, ParameterGroup, State } from './optimizer.ts';
-export { constant, cosine, linear, polynomial, type Schedule, warmup } from './schedule.ts';
+/** Optimizers as pure functions over trees of tensors, learning-rate schedules, clipping and averaging. */
+export { type AdamOptions, type AdamState, adam, adamW } from './adam.ts';
+export { clipByGlobalNorm, clipByValue, globalNorm, movingAverage } from './gradients.ts';
+export type { Optimizer, ParameterGroup, UpdateOptions } from './optimizer.ts';
+export { constant, cosine, linear, polynomial, type Schedule, warmup } from './schedules.ts';
+export { type SgdOptions, type SgdState, sgd } from './sgd.ts';

@@ -1,0 +1,70 @@
+/**
+ * Stochastic gradient descent as PyTorch computes it, with g the gradient plus decay * p:
+ *
+ *     b <- momentum b + g         p <- p - lr b         (Nesterov: p <- p - lr (g + momentum b))
+ */
+import { add, cast, mul, type Operand, sub, Tensor, type Tree, treeLeaves, treeWith } from '@deftjs/tensor';
+import {
+  expectRange,
+  inTypeOf,
+  leavesAlike,
+  type Optimizer,
+  type ParameterGroup,
+  settingsOf,
+  zeroMoments,
+} from './optimizer.ts';
+
+export interface SgdOptions {
+  /** Default 0. */
+  readonly momentum?: number;
+  /** Whether to look one step ahead; default false. */
+  readonly nesterov?: boolean;
+  /** Added to the gradient, times the parameter; default 0. */
+  readonly weightDecay?: number;
+  readonly groups?: readonly ParameterGroup[];
+}
+
+/** What each parameter moves with. */
+export type SgdState = { readonly momentum: Tree };
+
+/** Gradient descent with momentum. @throws RangeError for settings out of range */
+export function sgd(options: SgdOptions = {}): Optimizer<SgdState> {
+  const { momentum = 0, nesterov = false, weightDecay = 0, groups = [] } = options;
+  expectRange('sgd', 'momentum', momentum, 0, 1);
+  expectRange('sgd', 'weightDecay', weightDecay, 0, Number.POSITIVE_INFINITY);
+  return {
+    init: (parameters) => ({ momentum: treeWith(parameters, zeroMoments(parameters)) }),
+    update(parameters, gradients, state, { learningRate }) {
+      const [gs, bs] = leavesAlike('sgd', parameters, { gradients, momentum: state.momentum }) as [
+        Tensor[],
+        Tensor[],
+      ];
+      const settings = settingsOf(parameters, groups, weightDecay);
+      const next = treeLeaves(parameters).map((stored, i) => {
+        const [before, { learningRateFactor, weightDecay: decay }] = [bs[i]!, settings[i]!];
+        const p = inTypeOf(before, stored);
+        const raw = inTypeOf(before, gs[i]!);
+        const g = decay === 0 ? raw : add(raw, mul(p, decay));
+        const b = momentum === 0 ? g : add(mul(before, momentum), g);
+        const direction = nesterov ? add(g, mul(b, momentum)) : b;
+        const rate: Operand =
+          learningRate instanceof Tensor
+            ? mul(cast(learningRate, before.dtype), learningRateFactor)
+            : learningRate * learningRateFactor;
+        return { p: cast(sub(p, mul(direction, rate)), stored.dtype), b };
+      });
+      return {
+        parameters: treeWith(
+          parameters,
+          next.map(({ p }) => p),
+        ),
+        state: {
+          momentum: treeWith(
+            state.momentum,
+            next.map(({ b }) => b),
+          ),
+        },
+      };
+    },
+  };
+}
