@@ -2,7 +2,7 @@
 
 import type { JsonConfig } from '@deftjs/models';
 import { readConfigFile, readSafetensorsFile } from '@deftjs/models/node';
-import { type Device, type Tensor, tensor } from '@deftjs/tensor';
+import { type Device, evaluate, read, type Tensor, tensor } from '@deftjs/tensor';
 import { expect } from 'vitest';
 
 /** The folder of a case, with the slash that paths within need. */
@@ -34,28 +34,10 @@ export async function openCase(name: string): Promise<GoldenCase> {
   };
 }
 
-/** The values of the tensors, computed by the device in one program. */
+/** The values of the tensors, computed by the device together. */
 export async function compute(device: Device, outputs: readonly Tensor[]): Promise<Float64Array[]> {
-  const inputs = hostLeaves(outputs);
-  const program = await device.prepare({ inputs, outputs, donations: new Map() });
-  const results = program.run(
-    inputs.map((x) => {
-      if (x.source.kind !== 'host') throw new Error('compute: expected host leaves only');
-      return device.upload(x.dtype, x.source.values);
-    }),
-  );
-  return Promise.all(results.map(async (storage) => Float64Array.from(await device.read(storage))));
-}
-
-function hostLeaves(outputs: readonly Tensor[]): Tensor[] {
-  const seen = new Set<Tensor>();
-  const stack = [...outputs];
-  for (let node = stack.pop(); node !== undefined; node = stack.pop()) {
-    if (seen.has(node)) continue;
-    seen.add(node);
-    if (node.source.kind === 'applied') stack.push(...node.source.inputs);
-  }
-  return [...seen].filter((node) => node.source.kind === 'host');
+  await evaluate(outputs, device);
+  return Promise.all(outputs.map(async (output) => Float64Array.from(await read(output, device))));
 }
 
 /** max |a - b| / max |b| below the bound: the measure of tests/golden/README.md. */

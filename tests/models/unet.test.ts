@@ -3,6 +3,7 @@ import { initialize, namedParameters, stateOf, withState } from '@deftjs/autogra
 import { ConfigError, loadWeights, UNet2DConditionModel } from '@deftjs/models';
 import { openWeights } from '@deftjs/models/node';
 import { meanSquaredError, numel, referenceDevice, type Tensor, tensor, zeros } from '@deftjs/tensor';
+import { openDevice } from '@deftjs/tensor/node';
 import { describe, expect, it } from 'vitest';
 import { compute, expectAgreement, openCase } from './goldenCase.ts';
 
@@ -10,39 +11,43 @@ import { compute, expectAgreement, openCase } from './goldenCase.ts';
 const bound = 1e-4;
 
 describe('UNet2DConditionModel', () => {
-  it.each(['unet-sd15-tiny', 'unet-sdxl-tiny'])(
-    '%s agrees with diffusers: output, loss, gradients',
-    async (name) => {
-      const golden = await openCase(name);
-      const unet = new UNet2DConditionModel(golden.config);
-      await using weights = await openWeights(golden.folder);
-      await loadWeights(unet, weights);
+  it.each([
+    ['unet-sd15-tiny', 'reference'],
+    ['unet-sdxl-tiny', 'reference'],
+    ['unet-sd15-tiny', 'wasm'],
+    ['unet-sdxl-tiny', 'wasm'],
+  ] as const)('%s on %s agrees with diffusers: output, loss, gradients', async (name, kind) => {
+    const { device } = await openDevice(kind);
+    const golden = await openCase(name);
+    const unet = new UNet2DConditionModel(golden.config);
+    await using weights = await openWeights(golden.folder);
+    await loadWeights(unet, weights);
 
-      const inputs = new Set(golden.under('in/'));
-      const added = inputs.has('text_embeds')
-        ? { textEmbeds: golden.get('in/text_embeds'), timeIds: golden.get('in/time_ids') }
-        : undefined;
-      const wanted = golden.under('grad/');
-      const loss = (variables: { theta: Record<string, Tensor>; sample: Tensor; context: Tensor }) =>
-        withState(unet, variables.theta, () => {
-          const { sample, context } = variables;
-          const out = unet.forward(sample, golden.get('in/timestep'), context, added);
-          return [meanSquaredError(out, golden.get('target')), out] as const;
-        });
-      const { value, gradient } = valueAndGrad(loss)({
-        theta: stateOf(unet, (path) => wanted.includes(path)),
-        sample: golden.get('in/sample'),
-        context: golden.get('in/context'),
+    const inputs = new Set(golden.under('in/'));
+    const added = inputs.has('text_embeds')
+      ? { textEmbeds: golden.get('in/text_embeds'), timeIds: golden.get('in/time_ids') }
+      : undefined;
+    const wanted = golden.under('grad/');
+    const loss = (variables: { theta: Record<string, Tensor>; sample: Tensor; context: Tensor }) =>
+      withState(unet, variables.theta, () => {
+        const { sample, context } = variables;
+        const out = unet.forward(sample, golden.get('in/timestep'), context, added);
+        return [meanSquaredError(out, golden.get('target')), out] as const;
       });
-      const recorded: Record<string, Tensor> = { loss: value[0], out: value[1] };
-      recorded['grad_in/sample'] = gradient.sample;
-      recorded['grad_in/context'] = gradient.context;
-      for (const path of wanted) recorded[`grad/${path}`] = gradient.theta[path]!;
-      const values = await compute(referenceDevice(), Object.values(recorded));
-      for (const [i, key] of Object.keys(recorded).entries())
-        expectAgreement(values[i]!, golden.get(key), bound, key);
-    },
-  );
+    const { value, gradient } = valueAndGrad(loss)({
+      theta: stateOf(unet, (path) => wanted.includes(path)),
+      sample: golden.get('in/sample'),
+      context: golden.get('in/context'),
+    });
+    const recorded: Record<string, Tensor> = { loss: value[0], out: value[1] };
+    recorded['grad_in/sample'] = gradient.sample;
+    recorded['grad_in/context'] = gradient.context;
+    for (const path of wanted) recorded[`grad/${path}`] = gradient.theta[path]!;
+    const values = await compute(device, Object.values(recorded));
+    for (const [i, key] of Object.keys(recorded).entries())
+      expectAgreement(values[i]!, golden.get(key), bound, key);
+    await device.close();
+  });
 
   const small = {
     in_channels: 12,
