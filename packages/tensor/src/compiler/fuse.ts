@@ -13,9 +13,11 @@ import { numel, type Shape } from '../shape.ts';
 import { contiguousView, padView, permuteView, type View } from '../view.ts';
 import { countUsers, demandedNodes } from './consumers.ts';
 import { isWorthKeeping } from './cost.ts';
-import { type Draft, maxBuffers } from './drafts.ts';
+import { type Draft, maxBuffers, valuesRead, writesOf } from './drafts.ts';
+import { foldEpilogues } from './epilogue.ts';
 import { Expressions, isWhole, type Load, readsOf, type ViewMap, walk } from './expression.ts';
 import type { Ir, Node } from './ir.ts';
+import { mergeMaps } from './merge.ts';
 
 /** Larger expressions are cut: compilers of shaders and registers have limits. */
 const maxExpressionSize = 64;
@@ -34,7 +36,25 @@ export function fuse(ir: Ir): Fusion {
   const builder = new Builder(ir);
   for (const node of ir.nodes) builder.add(node);
   const outputs = ir.outputs.map((id) => builder.value(id));
-  return { drafts: builder.drafts, outputs, expressions: builder.expressions };
+  const { expressions } = builder;
+  const needed = neededDrafts(builder.drafts, outputs);
+  return {
+    drafts: mergeMaps(foldEpilogues(needed, outputs, expressions), outputs, expressions),
+    outputs,
+    expressions,
+  };
+}
+
+/** The drafts that an output depends on: a value can have lost its readers while expressions were cut to size. */
+function neededDrafts(drafts: readonly Draft[], outputs: readonly number[]): Draft[] {
+  const read = new Set(outputs);
+  const needed: Draft[] = [];
+  for (const draft of drafts.toReversed()) {
+    if (!writesOf(draft).some((value) => read.has(value))) continue;
+    needed.push(draft);
+    for (const value of valuesRead(draft)) read.add(value);
+  }
+  return needed.reverse();
 }
 
 class Builder {
