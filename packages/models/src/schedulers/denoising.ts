@@ -44,7 +44,7 @@ export interface Combining<V> {
   clamp(value: V, limit: number): V;
 }
 
-/** Float32Array and Float64Array values of one length. */
+/** Plain arrays of one length, in float64. */
 export const arrays: Combining<Float64Array> = {
   combine: (terms) =>
     Float64Array.from(terms[0]![1], (_, i) =>
