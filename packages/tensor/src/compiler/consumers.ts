@@ -50,3 +50,10 @@ export function countUsers(ir: Ir, values: ReadonlySet<number>): number[] {
   }
   return users.map(({ size }) => size);
 }
+
+/** The nodes that each node is an input of. */
+export function consumersOf(ir: Ir): number[][] {
+  const consumers = ir.nodes.map((): number[] => []);
+  for (const { id, inputs } of ir.nodes) for (const input of new Set(inputs)) consumers[input]!.push(id);
+  return consumers;
+}

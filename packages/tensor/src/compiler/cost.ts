@@ -56,8 +56,16 @@ export function trafficOf(expr: Expr): number {
   }, 0);
 }
 
-/** Whether a value is better kept in a buffer than evaluated in each of `users` kernels. */
-export function isWorthKeeping(expr: Expr, users: number): boolean {
+/** Starting a kernel takes as long as reading about so many elements. */
+const launchCost = 4096;
+
+/** Whether a value of `length` elements is better kept in a buffer than evaluated in each of `users` kernels. */
+export function isWorthKeeping(expr: Expr, length: number, users: number): boolean {
   const once = trafficOf(expr) + arithmeticOf(expr);
-  return once + 1 + users < users * once;
+  return length * (once + 1 + users) + launchCost < length * users * once;
+}
+
+/** Whether a value is better kept in a buffer than evaluated `repetitions` times more. */
+export function isWorthKeepingBefore(expr: Expr, repetitions: number): boolean {
+  return repetitions * arithmeticOf(expr) > launchCost;
 }

@@ -11,8 +11,8 @@ import type { Lowering } from '../op.ts';
 import { scalarOf } from '../ops/elementwise.ts';
 import { numel, type Shape } from '../shape.ts';
 import { contiguousView, padView, permuteView, type View } from '../view.ts';
-import { countUsers, demandedNodes } from './consumers.ts';
-import { isWorthKeeping } from './cost.ts';
+import { consumersOf, countUsers, demandedNodes } from './consumers.ts';
+import { isWorthKeeping, isWorthKeepingBefore } from './cost.ts';
 import { type Draft, maxBuffers, valuesRead, writesOf } from './drafts.ts';
 import { foldEpilogues } from './epilogue.ts';
 import { Expressions, isWhole, type Load, readsOf, type ViewMap, walk } from './expression.ts';
@@ -63,6 +63,8 @@ class Builder {
   readonly #ir: Ir;
   readonly #demanded: ReadonlySet<number>;
   readonly #users: readonly number[];
+  readonly #consumers: readonly (readonly number[])[];
+  readonly #outputs: ReadonlySet<number>;
   /** The expression of each node, over its shape. */
   readonly #exprs: Expr[] = [];
   /** The names of the ops in each expression. */
@@ -74,6 +76,8 @@ class Builder {
     this.#ir = ir;
     this.#demanded = demandedNodes(ir);
     this.#users = countUsers(ir, this.#demanded);
+    this.#consumers = consumersOf(ir);
+    this.#outputs = new Set(ir.outputs);
   }
 
   /** Takes up a node; its inputs have been taken up before. */
@@ -99,6 +103,7 @@ class Builder {
       case 'identity': // readGraph leaves none
         return this.#exprs[node.inputs[0]!]!;
       case 'view':
+        this.#keepBeforeRepeating(node);
         return this.#view(node.inputs[0]!, (view) => lowering.view(view, node.attrs, node.shape));
       case 'concat':
         return this.#concat(node, lowering.axis(node.attrs));
@@ -296,12 +301,54 @@ class Builder {
     return { kind: 'load', type, binding: this.value(id), view: copied };
   }
 
-  #deservesBuffer({ id, op }: Node): boolean {
+  /** Gives the input of a view that repeats it a buffer, so that it is not evaluated once for each repetition. */
+  #keepBeforeRepeating(view: Node): void {
+    const input = this.#ir.nodes[view.inputs[0]!]!;
+    const expr = this.#exprs[input.id]!;
+    const [once, repeated] = [numel(input.shape), numel(view.shape)];
+    if (repeated < 2 * once || isLoad(expr)) return;
+    const isFree = this.#ownsLoop(input);
+    if (isFree || isWorthKeepingBefore(expr, repeated - once)) this.value(input.id);
+  }
+
+  #deservesBuffer(node: Node): boolean {
+    const { id, op } = node;
     const expr = this.#exprs[id]!;
     if (op!.lower.kind === 'view' || isLoad(expr)) return false;
     if (this.#demanded.has(id)) return true;
     const users = this.#users[id]!;
-    return users > 1 && isWorthKeeping(expr, users);
+    return users > 1 && (this.#ownsLoop(node) || isWorthKeeping(expr, numel(node.shape), users));
+  }
+
+  /**
+   * Whether some loop's result is needed only to compute this node. Then a buffer costs nothing: the node takes the
+   * place of the result (epilogue.ts).
+   */
+  #ownsLoop(node: Node): boolean {
+    const length = numel(node.shape);
+    const loops = readsOf(this.#exprs[node.id]!).filter((read) => {
+      const kind = this.#ir.nodes[read.binding]!.op?.lower.kind;
+      return (kind === 'reduce' || kind === 'contract') && read.kind === 'load' && isWhole(read, length);
+    });
+    if (loops.length === 0) return false;
+    const inlined = new Set([node.id]);
+    for (const id of inlined) {
+      for (const input of this.#ir.nodes[id]!.inputs) if (!this.#stored.has(input)) inlined.add(input);
+    }
+    return loops.some((read) => this.#leadsOnlyThrough(inlined, read.binding, node.id));
+  }
+
+  /** Whether all that is computed from `from` outside `inlined` is computed from `end`. */
+  #leadsOnlyThrough(inlined: ReadonlySet<number>, from: number, end: number): boolean {
+    const reached = new Set([from]);
+    for (const id of reached) {
+      if (this.#outputs.has(id)) return false;
+      for (const consumer of this.#consumers[id]!) {
+        if (!inlined.has(consumer)) return false;
+        if (consumer !== end) reached.add(consumer);
+      }
+    }
+    return true;
   }
 }
 
