@@ -251,6 +251,8 @@ export class Emitter {
     switch (op) {
       case 'neg':
         return type === 'u32' ? `~${x} + ${registerType('u32', wide)}(1u)` : `-${x}`;
+      case 'sign':
+        return type === 'u32' ? `min(${x}, ${registerType(type, wide)}(1u))` : `sign(${x})`;
       case 'not':
         return `!${x}`;
       case 'reciprocal':

@@ -40,7 +40,10 @@ export class PipelineCache {
   async #create({ label, wgsl, bindings }: Launch): Promise<CompiledPipeline> {
     this.#created += 1;
     const layout = this.#layout(bindings.map(({ written }) => written));
+    // The scope keeps a mistake in the text from being reported a second time as an uncaptured error.
+    this.#device.pushErrorScope('validation');
     const module = this.#device.createShaderModule({ label, code: wgsl });
+    const scope = this.#device.popErrorScope();
     try {
       const pipeline = await this.#device.createComputePipelineAsync({
         label,
@@ -49,12 +52,8 @@ export class PipelineCache {
       });
       return { pipeline, layout };
     } catch (error) {
-      const { messages } = await module.getCompilationInfo();
-      const lines = wgsl.split('\n');
-      const details = messages
-        .filter(({ type }) => type === 'error')
-        .map(({ message, lineNum }) => `line ${lineNum}: ${message}: ${lines[lineNum - 1]?.trim() ?? ''}`);
-      const why = details.length > 0 ? details.join('; ') : messageOf(error);
+      const mistake = await scope;
+      const why = mistake?.message ?? (error instanceof Error ? error.message : String(error));
       throw new DeviceError(`kernel "${label}": did not compile; ${why}`);
     }
   }
@@ -74,8 +73,4 @@ export class PipelineCache {
     this.#layouts.set(key, layout);
     return layout;
   }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
