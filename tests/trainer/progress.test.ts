@@ -26,7 +26,7 @@ describe('progress in a log', () => {
       }
     }
     expect(text().split('\n')).toEqual([
-      'train robot: step 1 of 100, loss 0.2500, - steps/s, - left',
+      'train robot: step 1 of 100, loss 0.2500',
       'train robot: step 11 of 100, loss 0.2500, 2.00 steps/s, 45s left',
       'a checkpoint',
       'train robot: step 21 of 100, loss 0.2500, 2.00 steps/s, 40s left',

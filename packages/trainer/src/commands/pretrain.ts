@@ -8,21 +8,20 @@ export function pretrainCommand(): Command {
     .description('train a base model from scratch on the picture world')
     .argument('<config>', 'a YAML file such as examples/world-base.yaml')
     .action(async (path: string, options: JobOptions) => {
-      const [{ readPretrainConfig, writeConfig }, { openRun }, { interruptible }, { pretrain }] =
-        await Promise.all([
-          import('../config/index.ts'),
-          import('../runs/index.ts'),
-          import('../progress/index.ts'),
-          import('../pretrain/pretrain.ts'),
-        ]);
+      const [{ readPretrainConfig }, { planRun }, { interruptible }, { pretrain }] = await Promise.all([
+        import('../config/index.ts'),
+        import('./jobRun.ts'),
+        import('../progress/index.ts'),
+        import('../pretrain/pretrain.ts'),
+      ]);
       const config = readPretrainConfig(path, overridesOf(options));
-      using run = openRun({
+      const request = {
         root: options.runs,
         name: config.name,
         mode: runModeOf(options),
         command: 'pretrain',
-      });
-      run.write('config.yaml', writeConfig(config));
+      };
+      using run = planRun(request, config)();
       using interruption = interruptible();
       await pretrain(config, run, interruption.signal);
       if (interruption.exitStatus !== null) throw new Exit(interruption.exitStatus);

@@ -8,22 +8,16 @@ export function trainCommand(): Command {
     .description('fine-tune a base model on a folder of captioned pictures')
     .argument('<config>', 'a YAML file such as examples/personalize.yaml')
     .action(async (path: string, options: JobOptions) => {
-      const [{ readTrainConfig, writeConfig }, { openRun }, { interruptible }, { train }] = await Promise.all(
-        [
-          import('../config/index.ts'),
-          import('../runs/index.ts'),
-          import('../progress/index.ts'),
-          import('../train/train.ts'),
-        ],
-      );
+      const [{ readTrainConfig }, { planRun }, { interruptible }, { train }] = await Promise.all([
+        import('../config/index.ts'),
+        import('./jobRun.ts'),
+        import('../progress/index.ts'),
+        import('../train/train.ts'),
+      ]);
       const config = readTrainConfig(path, overridesOf(options));
-      const mode = runModeOf(options);
+      const request = { root: options.runs, name: config.name, mode: runModeOf(options), command: 'train' };
+      const open = planRun(request, config);
       using interruption = interruptible();
-      const open = () => {
-        const run = openRun({ root: options.runs, name: config.name, mode, command: 'train' });
-        run.write('config.yaml', writeConfig(config));
-        return run;
-      };
       await train(config, open, interruption.signal);
       if (interruption.exitStatus !== null) throw new Exit(interruption.exitStatus);
     });

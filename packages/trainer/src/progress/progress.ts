@@ -66,12 +66,12 @@ function stepMeter(done: number, now: () => number) {
       average = keep * average + (1 - keep) * loss;
       weight = keep * weight + (1 - keep);
     },
-    /** What is shown, as words. */
-    words(total: number): { loss: string; speed: string; left: string } {
+    /** What is shown, as words; null while it is not known. */
+    words(total: number): { loss: string; speed: string | null; left: string | null } {
       return {
         loss: weight === 0 ? '-' : formatLoss(average / weight),
-        speed: Number.isFinite(stepMs) ? formatSpeed(stepMs) : '- steps/s',
-        left: Number.isFinite(stepMs) ? formatDuration(((total - last.step) * stepMs) / 1000) : '-',
+        speed: Number.isFinite(stepMs) ? formatSpeed(stepMs) : null,
+        left: Number.isFinite(stepMs) ? formatDuration(((total - last.step) * stepMs) / 1000) : null,
       };
     },
   };
@@ -113,17 +113,27 @@ function terminalProgress(
     gracefulExit: false, // signals are ours
     stream,
   });
-  bar.start(total, done, meter.words(total));
+  const words = () => {
+    const { loss, speed, left } = meter.words(total);
+    return { loss, speed: speed ?? 'starting', left: left ?? '-' };
+  };
+  bar.start(total, done, words());
+  // The bar hides the cursor and stops lines from wrapping: a process that ends at once must put that back.
+  const stop = (): void => bar.stop();
+  process.once('exit', stop);
   return {
     update(step, loss) {
       meter.update(step, loss);
-      bar.update(step, meter.words(total));
+      bar.update(step, words());
     },
     note(line) {
       stream.write(`\r\u001b[K${line}\n`); // over the bar, which the next tick draws anew
       bar.render();
     },
-    [Symbol.dispose]: () => bar.stop(),
+    [Symbol.dispose]() {
+      process.off('exit', stop);
+      bar.stop();
+    },
   };
 }
 
@@ -138,8 +148,9 @@ function plainProgress(
   let unsaid: number | null = null;
   const say = (step: number): void => {
     const { loss, speed, left } = meter.words(total);
-    const rest = step < total ? `, ${left} left` : '';
-    stream.write(`${label}: step ${step} of ${total}, loss ${loss}, ${speed}${rest}\n`);
+    const rest = left !== null && step < total ? `${left} left` : null;
+    const parts = [`step ${step} of ${total}`, `loss ${loss}`, speed, rest].filter((part) => part !== null);
+    stream.write(`${label}: ${parts.join(', ')}\n`);
     lastMs = now();
     unsaid = null;
   };

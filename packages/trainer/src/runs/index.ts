@@ -9,4 +9,4 @@ export {
   type RejectedCheckpoint,
   saveCheckpoint,
 } from './checkpoints.ts';
-export { openRun, type Run, type RunMode, type RunRequest } from './run.ts';
+export { checkRun, openRun, type Run, type RunMode, type RunRequest } from './run.ts';

@@ -58,6 +58,15 @@ export interface Run extends Disposable {
 }
 
 /**
+ * Finds out whether a run can be opened, without touching anything: before hours, or seconds, of work for it.
+ * @throws {UserError} as {@link openRun}, but not for another process at work
+ */
+export function checkRun({ root, name, mode, command }: RunRequest): void {
+  const folder = join(root, name);
+  checkMode(folder, inspect(folder), mode, command);
+}
+
+/**
  * Opens a run's folder for this process alone.
  *
  * @throws {UserError} when the folder is in use by another process, holds a run already (`new`), no run (`resume`), or
