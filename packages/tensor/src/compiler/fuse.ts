@@ -317,7 +317,8 @@ class Builder {
     if (op!.lower.kind === 'view' || isLoad(expr)) return false;
     if (this.#demanded.has(id)) return true;
     const users = this.#users[id]!;
-    return users > 1 && (this.#ownsLoop(node) || isWorthKeeping(expr, numel(node.shape), users));
+    if (users < 2) return false;
+    return this.#ownsLoop(node) ? !this.#goesOn(node) : isWorthKeeping(expr, numel(node.shape), users);
   }
 
   /**
@@ -336,6 +337,19 @@ class Builder {
       for (const input of this.#ir.nodes[id]!.inputs) if (!this.#stored.has(input)) inlined.add(input);
     }
     return loops.some((read) => this.#leadsOnlyThrough(inlined, read.binding, node.id));
+  }
+
+  /** Whether the node has one reader, elementwise and as large: then that one can take the place of the loop's result. */
+  #goesOn(node: Node): boolean {
+    let last = node;
+    for (;;) {
+      const consumers = this.#consumers[last.id]!;
+      if (consumers.length !== 1 || this.#outputs.has(last.id)) return false;
+      last = this.#ir.nodes[consumers[0]!]!;
+      const kind = last.op!.lower.kind;
+      if (numel(last.shape) !== numel(node.shape)) return false;
+      if (kind !== 'view') return kind === 'elementwise';
+    }
   }
 
   /** Whether all that is computed from `from` outside `inlined` is computed from `end`. */
