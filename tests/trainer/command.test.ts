@@ -2,8 +2,9 @@ import { execFile } from 'node:child_process';
 import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { Exit } from '../../packages/trainer/src/commands/exit.ts';
 import { commands } from '../../packages/trainer/src/commands/index.ts';
-import { Exit, runProgram } from '../../packages/trainer/src/commands/program.ts';
+import { runProgram } from '../../packages/trainer/src/commands/program.ts';
 import { UserError } from '../../packages/trainer/src/userError.ts';
 
 let output = '';
@@ -116,7 +117,19 @@ describe('deft doctor', () => {
       why: 'no WebGPU adapter answers',
       adapter: null,
       tried: [],
+      selfTest: { ok: true, worstError: 0, problem: null },
     });
+  });
+
+  it('says so, with exit status 1, when the device asked for is not there', async () => {
+    const { code, stdout } = await deft(['doctor', '--device', 'webgpu'], { DEFT_ADAPTER: 'none' });
+    expect(code).toBe(1);
+    expect(stdout).toContain('self-test webgpu: WebGPU adapter: none (none wanted)');
+  });
+
+  it('names the devices when told of one that is not there', async () => {
+    expect(await runProgram(['doctor', '--device', 'abacus'], '1.2.3')).toBe(2);
+    expect(errors).toBe('deft: --device: expected auto, webgpu, wasm, reference; got "abacus"\n');
   });
 
   it('names the drivers when told of one that is not there', async () => {

@@ -77,9 +77,6 @@ describe('a configuration', () => {
     const now = reading(`${good}rank: 8\nsampling: {steps: 3}\nprior: {weight: 2}\n`);
     expect(configChanges(earlier, now as ReturnType<typeof readTrainConfig>)).toEqual([
       'prior',
-      'prior.pictures',
-      'prior.source',
-      'prior.weight',
       'rank',
       'sampling.steps',
     ]);
@@ -190,6 +187,10 @@ describe('an override', () => {
       data: { folder: join(process.cwd(), 'elsewhere') },
       sampling: { prompts: ['a b', 'c'] },
     });
+  });
+
+  it('opens a section that the file says is null', () => {
+    expect(reading(`${good}prior: null\n`, ['prior.weight=2'])).toMatchObject({ prior: { weight: 2 } });
   });
 
   it.each([

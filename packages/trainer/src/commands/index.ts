@@ -1,10 +1,16 @@
 import type { Command } from 'commander';
 import { doctorCommand } from './doctor.ts';
 import { pretrainCommand } from './pretrain.ts';
+import { sampleCommand } from './sample.ts';
 import { trainCommand } from './train.ts';
 
 /**
  * Every command of `deft`, in the order of the help. A command loads what it needs inside its action, so that the help
  * of all of them is quick.
  */
-export const commands: readonly (() => Command)[] = [trainCommand, pretrainCommand, doctorCommand];
+export const commands: readonly (() => Command)[] = [
+  trainCommand,
+  sampleCommand,
+  pretrainCommand,
+  doctorCommand,
+];

@@ -1,7 +1,7 @@
 /** `deft pretrain`: a base model from scratch, on the picture world. */
 import { Command } from 'commander';
+import { Exit } from './exit.ts';
 import { type JobOptions, overridesOf, runModeOf, withJobOptions } from './options.ts';
-import { Exit } from './program.ts';
 
 export function pretrainCommand(): Command {
   return withJobOptions(new Command('pretrain'))

@@ -1,17 +1,8 @@
 /** The `deft` program: arguments in, exit status out, every error as one line. */
 import { Command, CommanderError } from 'commander';
 import { UserError } from '../userError.ts';
+import { Exit } from './exit.ts';
 import { commands } from './index.ts';
-
-/** Ends a command with an exit status of its own and no message, such as 130 after Ctrl-C. */
-export class Exit extends Error {
-  readonly status: number;
-
-  constructor(status: number) {
-    super(`exit ${status}`);
-    this.status = status;
-  }
-}
 
 /** Errors of the packages below that say what is wrong with the user's files or machine. */
 const plainErrors: ReadonlySet<string> = new Set(['ConfigError', 'DeviceError', 'SafetensorsError']);

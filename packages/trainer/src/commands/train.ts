@@ -1,7 +1,7 @@
 /** `deft train`: fine-tune a base model on a folder of captioned pictures. */
 import { Command } from 'commander';
+import { Exit } from './exit.ts';
 import { type JobOptions, overridesOf, runModeOf, withJobOptions } from './options.ts';
-import { Exit } from './program.ts';
 
 export function trainCommand(): Command {
   return withJobOptions(new Command('train'))

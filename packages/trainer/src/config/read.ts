@@ -41,13 +41,14 @@ export function writeConfig(config: TrainConfig | PretrainConfig): string {
 
 /**
  * The keys, such as "sampling.steps", whose values differ between a configuration that {@link writeConfig} wrote and
- * another; sorted.
+ * another; sorted. A section that only one of them has counts as one key.
  */
 export function configChanges(earlier: string, config: TrainConfig | PretrainConfig): string[] {
   const before = leaves(parse(earlier), '');
   const after = leaves(config, '');
   const keys = new Set([...before.keys(), ...after.keys()]);
-  return [...keys].filter((key) => before.get(key) !== after.get(key)).sort();
+  const changed = [...keys].filter((key) => before.get(key) !== after.get(key)).sort();
+  return changed.filter((key) => !changed.some((section) => key.startsWith(`${section}.`)));
 }
 
 /** Each value that is not a mapping, as JSON, under its dotted key. */
@@ -128,7 +129,7 @@ function parseOverride(written: string): Override {
 function override(config: Mapping, keys: readonly string[], value: unknown, written: string): void {
   let section = config;
   for (const key of keys.slice(0, -1)) {
-    const inner = Object.hasOwn(section, key) ? section[key] : {};
+    const inner = (Object.hasOwn(section, key) ? section[key] : null) ?? {};
     if (!isMapping(inner)) throw new UserError(`--set ${written}: ${key} is not a section`, 2);
     section[key] = inner;
     section = inner;

@@ -1,0 +1,55 @@
+/** `deft sample`: pictures of prompts, drawn by a base model or by what a run made of it. */
+import { Command } from 'commander';
+import { UserError } from '../userError.ts';
+
+interface SampleOptions {
+  readonly prompt: readonly string[];
+  readonly seed: readonly number[];
+  readonly steps: number;
+  readonly guidance: number;
+  readonly strength: number;
+  readonly device: string;
+  readonly out: string;
+}
+
+function number(name: string, min: number, max: number, isWhole = false) {
+  return (written: string): number => {
+    const value = Number(written);
+    if (written.trim() === '' || !(value >= min && value <= max) || (isWhole && !Number.isInteger(value))) {
+      const kind = isWhole ? 'a whole number' : 'a number';
+      throw new UserError(`--${name}: expected ${kind} from ${min} to ${max}; got "${written}"`, 2);
+    }
+    return value;
+  };
+}
+
+export function sampleCommand(): Command {
+  const appendSeed = number('seed', 0, 2 ** 32 - 1, true);
+  return new Command('sample')
+    .description('draw pictures of prompts with a base model or a run of deft train')
+    .argument('<model>', 'a run folder, a model folder, or the name of a shipped model')
+    .requiredOption(
+      '--prompt <text>',
+      'what to draw (repeatable)',
+      (text: string, before: readonly string[] = []) => [...before, text],
+    )
+    .option(
+      '--seed <number>',
+      'noise to start from (repeatable); default 1',
+      (text: string, before?: number[]) => [...(before ?? []), appendSeed(text)],
+    )
+    .option('--steps <number>', 'denoising steps', number('steps', 1, 1000, true), 25)
+    .option('--guidance <number>', 'guidance scale; 1 is none', number('guidance', 0, 100), 3)
+    .option(
+      '--strength <number>',
+      "how much of the run's adapter: 0 none, 1 all",
+      number('strength', -10, 10),
+      1,
+    )
+    .option('--device <name>', 'auto, webgpu, wasm or reference', 'auto')
+    .option('--out <file>', 'where the sheet of pictures is written', 'samples.png')
+    .action(async (model: string, options: SampleOptions) => {
+      const { sample } = await import('../base/sample.ts');
+      await sample(model, { ...options, seed: options.seed ?? [1] });
+    });
+}
