@@ -25,7 +25,7 @@ function write({ relaxed }: Origin, rows: number, vectors: number): FunctionBuil
   const sums = Array.from({ length: rows }, () => Array.from({ length: vectors }, vector));
   const columns = Array.from({ length: vectors }, vector);
   const row = vector();
-  const [i, end] = [fn.local('i32'), fn.local('i32')];
+  const end = fn.local('i32');
 
   const step = (u: number) => {
     columns.forEach((column, v) => {
@@ -45,25 +45,12 @@ function write({ relaxed }: Origin, rows: number, vectors: number): FunctionBuil
       });
     });
   };
-  const steps = (unroll: number, from: () => void) => {
-    from();
-    body.set(end);
-    forRange(body, i, end, unroll, () => {
-      for (let u = 0; u < unroll; u += 1) step(u);
-      body
-        .get(a)
-        .i32(4 * rows * unroll)
-        .op('i32.add')
-        .set(a);
-      body
-        .get(b)
-        .i32(16 * vectors * unroll)
-        .op('i32.add')
-        .set(b);
-    });
-  };
-  steps(4, () => body.get(k).i32(-4).op('i32.and'));
-  steps(1, () => body.get(k));
+  // Not unrolled: the compiler would move all loads of the body to its start, more than there are registers.
+  body.get(k).i32(4 * rows).op('i32.mul').get(a).op('i32.add').set(end);
+  forRange(body, a, end, 4 * rows, () => {
+    step(0);
+    body.get(b).i32(16 * vectors).op('i32.add').set(b);
+  });
 
   const storeRows = (accumulate: boolean) => {
     for (const line of sums) {
