@@ -3,6 +3,7 @@ import {
   type Device,
   type DType,
   decode,
+  type HostArray,
   isFloat,
   ops,
   type Storage,
@@ -16,12 +17,17 @@ import { describeWebGPU, testAdapter } from '../../support/webgpu.ts';
 
 type AnyOp = (typeof ops)[number];
 
+function hostValues({ source }: Tensor): HostArray {
+  if (source.kind !== 'host') throw new Error('a sample has host leaves');
+  return source.values;
+}
+
 /** The op on each sample, all in one program. */
 async function compute(device: Device, op: AnyOp, samples: readonly Sample[]): Promise<Float64Array[]> {
   const leaves = samples.map(({ inputs }) => inputs.map(leaf));
   const outputs = samples.map(({ attrs }, i) => apply(op as never, leaves[i]! as Tensor[], attrs as never));
   const inputs = leaves.flat();
-  const storages = inputs.map((x) => device.upload(x.dtype, (x.source as { values: never }).values));
+  const storages = inputs.map((x) => device.upload(x.dtype, hostValues(x)));
   const program = await device.prepare({ inputs, outputs, donations: new Map() });
   const results = program.run(storages);
   const values = await Promise.all(

@@ -4,13 +4,23 @@ import { numel } from '../shape.ts';
 import type { Buffers } from './bindings.ts';
 import type { Capabilities } from './capabilities.ts';
 import { emitContract } from './contract.ts';
+import { type Cost, costOf } from './cost.ts';
 import type { Launch } from './launch.ts';
 import { emitMap } from './map.ts';
 import { emitReduce } from './reduce.ts';
 import { emitScatter } from './scatter.ts';
 
-/** The launch of a kernel, or none where it computes no element. */
-export function emitKernel(kernel: Kernel, buffers: Buffers, capabilities: Capabilities): Launch[] {
+/** The launch of a kernel and what it costs, or none where it computes no element. */
+export function emitKernel(
+  kernel: Kernel,
+  buffers: Buffers,
+  capabilities: Capabilities,
+): readonly (Launch & Cost)[] {
+  const cost = costOf(kernel);
+  return emit(kernel, buffers, capabilities).map((launch) => ({ ...launch, ...cost }));
+}
+
+function emit(kernel: Kernel, buffers: Buffers, capabilities: Capabilities): Launch[] {
   switch (kernel.kind) {
     case 'map':
       return numel(kernel.shape) === 0 ? [] : [emitMap(kernel, buffers, capabilities)];

@@ -7,6 +7,8 @@ export interface CompiledPipeline {
   readonly layout: GPUBindGroupLayout;
 }
 
+type Text = Pick<Launch, 'label' | 'wgsl' | 'bindings'>;
+
 const COMPUTE_STAGE = 0x4;
 
 export class PipelineCache {
@@ -29,7 +31,7 @@ export class PipelineCache {
    * The pipeline of a launch.
    * @throws DeviceError with the kernel's label and the compiler's message
    */
-  get(launch: Launch): Promise<CompiledPipeline> {
+  get(launch: Text): Promise<CompiledPipeline> {
     const known = this.#pipelines.get(launch.wgsl);
     if (known) return known;
     const pipeline = this.#create(launch);
@@ -37,7 +39,7 @@ export class PipelineCache {
     return pipeline;
   }
 
-  async #create({ label, wgsl, bindings }: Launch): Promise<CompiledPipeline> {
+  async #create({ label, wgsl, bindings }: Text): Promise<CompiledPipeline> {
     this.#created += 1;
     const layout = this.#layout(bindings.map(({ written }) => written));
     // The scope keeps a mistake in the text from being reported a second time as an uncaptured error.

@@ -10,6 +10,7 @@ import type { DType } from '../dtype.ts';
 import { DeviceError, DisposedError, DTypeError } from '../errors.ts';
 import type { Kernel, Plan } from '../kernel.ts';
 import type { Buffers } from './bindings.ts';
+import { type Cost, formatCount } from './cost.ts';
 import type { WebGPUDevice, WebGPUStorage } from './device.ts';
 import { emitKernel } from './emit.ts';
 import type { Launch } from './launch.ts';
@@ -76,14 +77,17 @@ class Places implements Buffers, Scratch {
 }
 
 interface Step {
-  readonly launch: Launch;
+  readonly launch: Launch & Cost;
   readonly compiled: CompiledPipeline;
   /** Bind groups by the ids of the bound buffers, the latest first. */
   readonly groups: { readonly ids: Int32Array; readonly group: GPUBindGroup }[];
 }
 
 /** The plan's launches in order, and the bytes of the scratch slots that they use. */
-export function launchesOf(plan: Plan, device: WebGPUDevice): { launches: Launch[]; scratchBytes: number[] } {
+export function launchesOf(
+  plan: Plan,
+  device: WebGPUDevice,
+): { launches: (Launch & Cost)[]; scratchBytes: number[] } {
   const places = new Places(plan);
   const launches = plan.kernels.flatMap((kernel) => {
     const parts = rewrite(kernel, places, device.capabilities).flatMap((part) =>
@@ -249,9 +253,10 @@ export class WebGPUProgram implements Program {
   }
 
   explain(): string {
-    const table = this.#steps.map(({ launch }) => {
-      const [x, y] = launch.workgroups;
-      return `${launch.label}: ${launch.description}, ${y === 1 ? x : `${x}x${y}`} workgroups`;
+    const table = this.#steps.map(({ launch: { label, description, flops, bytes, workgroups } }) => {
+      const [x, y] = workgroups;
+      const cost = `${formatCount(flops, 'flop')}, ${formatCount(bytes, 'B')}`;
+      return `${label}: ${description}, ${cost}, ${y === 1 ? x : `${x}x${y}`} workgroups`;
     });
     return [...table, '', ...this.#steps.map(({ launch }) => `// ${launch.label}\n${launch.wgsl}`)].join(
       '\n',
