@@ -13,10 +13,8 @@ import { type Expressions, isWhole, readsOf, walk } from './expression.ts';
 const maxKernelSize = 128;
 /** Partners that are tried for each kernel, the nearest first. */
 const maxTries = 6;
-/** Kernels that a search for a detour visits before it gives up. */
-const maxSearch = 4000;
 
-/** The drafts with map kernels merged. They are in no particular order. */
+/** The drafts with map kernels merged, values still before their readers. */
 export function mergeMaps(
   drafts: readonly Draft[],
   outputs: readonly number[],
@@ -47,17 +45,31 @@ class Merger {
     return this.#drafts.filter((draft) => draft !== null);
   }
 
-  /** Merges the kernel with an earlier one if there is one that fits. */
+  /** Merges the kernel with earlier ones as long as there is one that fits. */
   join(position: number): void {
     for (const partner of this.#partners(position)) {
-      const merged = this.#merged(partner, position);
-      if (!merged || this.#leadsTo(partner, position) || this.#leadsTo(position, partner)) continue;
-      this.#unlink(partner);
-      this.#unlink(position);
-      this.#drafts[partner] = null;
-      this.#drafts[position] = merged;
-      this.#link(merged, position);
+      const place = this.#meetingPlace(partner, position);
+      const merged = place === null ? null : this.#merged(partner, position);
+      if (place === null || merged === null) continue;
+      for (const old of [partner, position]) {
+        this.#unlink(old);
+        this.#drafts[old] = null;
+      }
+      this.#drafts[place] = merged;
+      this.#link(merged, place);
+      this.join(place);
+      return;
     }
+  }
+
+  /** Where both kernels can run together: at the earlier's place, at the later's, or nowhere that is sure to do. */
+  #meetingPlace(earlier: number, later: number): number | null {
+    const readers = writesOf(this.#drafts[earlier]!).flatMap((value) => [
+      ...(this.#readers.get(value) ?? []),
+    ]);
+    if (readers.every((reader) => reader >= later)) return later;
+    const sources = valuesRead(this.#drafts[later]!).map((value) => this.#writer.get(value) ?? -1);
+    return sources.every((source) => source <= earlier) ? earlier : null;
   }
 
   /** Earlier map kernels of as many elements that have a value in common with this one. */
@@ -108,24 +120,6 @@ class Merger {
   #isNeededBeside(value: number, position: number): boolean {
     const readers = this.#readers.get(value) ?? new Set();
     return this.#outputs.has(value) || readers.size > (readers.has(position) ? 1 : 0);
-  }
-
-  /** Whether a kernel waits for another through kernels between them. */
-  #leadsTo(from: number, to: number): boolean {
-    const seen = new Set(this.#successors(from));
-    seen.delete(to);
-    for (const position of seen) {
-      for (const next of this.#successors(position)) {
-        if (next === to) return true;
-        seen.add(next); // a set in iteration visits what is added
-      }
-      if (seen.size > maxSearch) return true;
-    }
-    return false;
-  }
-
-  #successors(position: number): number[] {
-    return writesOf(this.#drafts[position]!).flatMap((value) => [...(this.#readers.get(value) ?? [])]);
   }
 
   #link(draft: Draft, position: number): void {
