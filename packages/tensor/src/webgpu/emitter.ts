@@ -126,7 +126,7 @@ export class Emitter {
         const rounded = Math.fround(value);
         if (Number.isNaN(rounded)) return `${this.#module.call('nan')}()`;
         if (!Number.isFinite(rounded)) return `${rounded < 0 ? '-' : ''}${this.#module.call('infinity')}()`;
-        return `${Object.is(rounded, -0) ? '-0' : rounded}f`;
+        return Object.is(rounded, -0) ? 'bitcast<f32>(0x80000000u)' : `${rounded}f`; // WGSL's -0f is 0
       }
     }
   }
@@ -270,12 +270,18 @@ export class Emitter {
   }
 
   #binary(op: BinaryFunction, type: Scalar, x: string, y: string, wide: boolean): string {
+    const zeroOf = `${registerType(type, wide)}()`;
     switch (op) {
       case 'max':
       case 'min':
         return `${op}(${x}, ${y})`;
       case 'pow':
         return `${this.#module.call('power', wide)}(${x}, ${y})`;
+      case 'div':
+        // WGSL's quotient of integers by 0 is x; ops say 0.
+        return type === 'f32' ? `${x} / ${y}` : `select(${x} / ${y}, ${zeroOf}, ${y} == ${zeroOf})`;
+      case 'notEqual':
+        return type === 'f32' ? `!(${x} == ${y})` : `${x} != ${y}`; // WGSL's != may be false for NaN
       case 'shiftLeft':
       case 'shiftRight':
         return `${x} ${infix[op]} ${registerType('u32', wide)}(${y})`;
@@ -295,16 +301,16 @@ export class Emitter {
   }
 }
 
-const infix: Readonly<Record<Exclude<BinaryFunction, 'max' | 'min' | 'pow' | 'xor'>, string>> = {
+const infix: Readonly<
+  Record<Exclude<BinaryFunction, 'max' | 'min' | 'pow' | 'xor' | 'div' | 'notEqual'>, string>
+> = {
   add: '+',
   sub: '-',
   mul: '*',
-  div: '/',
   mod: '%',
   less: '<',
   lessEqual: '<=',
   equal: '==',
-  notEqual: '!=',
   and: '&',
   or: '|',
   shiftLeft: '<<',

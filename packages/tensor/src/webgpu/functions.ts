@@ -1,7 +1,7 @@
 /**
  * WGSL functions that the language lacks or defines too loosely, each good to about 1e-7.
  *
- * They are written once for one number and for four: T, U and I stand for f32, u32 and i32, or for vectors of them.
+ * They are written once for one number and for four: T, U, I and B stand for f32, u32, i32 and bool, or for vectors of them.
  * A shader may assume that NaN and infinity do not exist, so both are made from bits that the compiler cannot see
  * through, and tests for them look at bits.
  */
@@ -10,14 +10,15 @@
 const calls = {
   infinity: [],
   nan: [],
-  tanhf: [],
-  erff: [],
+  isNan: [],
+  tanhf: ['isNan'],
+  erff: ['isNan'],
   quarter: [],
   sinf: ['quarter'],
   cosf: ['quarter'],
   power: ['nan'],
-  toI32: [],
-  toU32: [],
+  toI32: ['isNan'],
+  toU32: ['isNan'],
   threefry: [],
   unpackHalves: [],
   packHalves: [],
@@ -29,6 +30,8 @@ const sources: Readonly<Record<FunctionName, string>> = {
   infinity: `fn infinity() -> f32 { var bits = 0x7f800000u; return bitcast<f32>(bits); }`,
   nan: `fn nan() -> f32 { var bits = 0x7fc00000u; return bitcast<f32>(bits); }`,
 
+  isNan: `fn isNan(x: T) -> B { return (bitcast<U>(x) & U(0x7fffffffu)) > U(0x7f800000u); }`,
+
   // Odd polynomial near 0, where 1 - 2 / (e^2x + 1) cancels; beyond 15 the result is 1 in f32 and e^2x may overflow.
   tanhf: `fn tanhf(x: T) -> T {
   let a = min(abs(x), T(15.0));
@@ -36,7 +39,7 @@ const sources: Readonly<Record<FunctionName, string>> = {
   let near = a + a * z * (-0.33333281 + z * (0.13331442 + z * (-0.053739715 + z * (0.020639086 - z * 0.0057049855))));
   let far = 1.0 - 2.0 / (exp(2.0 * a) + 1.0);
   let y = select(far, near, a < T(0.625));
-  return select(y, -y, x < T(0.0));
+  return select(select(y, -y, x < T(0.0)), x, isNan(x));
 }`,
 
   // x P(x^2) below 1, 1 - exp(-Q(x)) above; at 4 the result is 1 in f32. Minimax fits with weights 1/erf and erfc.
@@ -48,13 +51,16 @@ const sources: Readonly<Record<FunctionName, string>> = {
   let q = -0.00035371768 + a * (-1.12704 + a * (-0.63822567 + a * (-0.10303738 + a * (0.021805322
     + a * (-0.0029396084 + a * 0.00018557411)))));
   let y = select(1.0 - exp(q), a * p, a < T(1.0));
-  return select(y, -y, x < T(0.0));
+  return select(select(y, -y, x < T(0.0)), x, isNan(x));
 }`,
 
   // x = (pi / 2) n + r with |r| <= pi / 4, pi / 2 in four parts of 11 bits; odd quadrants take the cosine's series.
+  // Mesa would add the parts up first, and lose what the parts are for, if no max stood between the steps.
   quarter: `fn quarter(x: T, shift: I) -> T {
   let n = round(x * 0.63661977);
-  let r = fma(n, T(-2.563344e-12), fma(n, T(-7.5495336e-8), fma(n, T(-0.0004837513), fma(n, T(-1.5703125), x))));
+  let r1 = max(fma(n, T(-1.5703125), x), T(-1e30));
+  let r2 = max(fma(n, T(-0.0004837513), r1), T(-1e30));
+  let r = fma(n, T(-2.563344e-12), max(fma(n, T(-7.5495336e-8), r2), T(-1e30)));
   let z = r * r;
   let s = r + r * z * (-0.16666655 + z * (0.0083321724 - z * 0.00019516480));
   let c = 1.0 - 0.5 * z + z * z * (0.041666646 + z * (-0.001388736 + z * 0.000024437533));
@@ -74,16 +80,16 @@ const sources: Readonly<Record<FunctionName, string>> = {
   return select(real, T(1.0), y == T(0.0));
 }`,
 
-  // Saturating; NaN, recognised by its bits, gives 0.
+  // Saturating; NaN gives 0.
   toI32: `fn toI32(x: T) -> I {
   let inRange = I(clamp(x, T(-2147483648.0), T(2147483520.0)));
   let whole = select(inRange, I(2147483647), x >= T(2147483648.0));
-  return select(whole, I(0), (bitcast<U>(x) & U(0x7fffffffu)) > U(0x7f800000u));
+  return select(whole, I(0), isNan(x));
 }`,
   toU32: `fn toU32(x: T) -> U {
   let inRange = U(clamp(x, T(0.0), T(4294967040.0)));
   let whole = select(inRange, U(0xffffffffu), x >= T(4294967296.0));
-  return select(whole, U(0u), (bitcast<U>(x) & U(0x7fffffffu)) > U(0x7f800000u));
+  return select(whole, U(0u), isNan(x));
 }`,
 
   // Salmon et al. 2011, section 4.2: Threefry-2x32 with 20 rounds.
@@ -118,6 +124,7 @@ const scalarTypes: readonly [RegExp, string, string][] = [
   [/\bT\b/g, 'f32', 'vec4f'],
   [/\bU\b/g, 'u32', 'vec4u'],
   [/\bI\b/g, 'i32', 'vec4i'],
+  [/\bB\b/g, 'bool', 'vec4<bool>'],
 ];
 
 /** Functions whose text does not depend on the width. */
