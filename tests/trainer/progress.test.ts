@@ -1,5 +1,8 @@
+import fs from 'node:fs';
+import os from 'node:os';
+import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
-import { formatDuration, openProgress, type ProgressStream } from '@deftjs/trainer';
+import { formatDuration, newestCheckpoint, openProgress, type ProgressStream } from '@deftjs/trainer';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { childProgram, start } from './children/child.ts';
 
@@ -104,6 +107,20 @@ describe('a signal', () => {
       );
     },
   );
+
+  it('is heard by a loop whose steps block the thread, which saves a checkpoint', async () => {
+    const root = fs.mkdtempSync(join(os.tmpdir(), 'deft-stop-'));
+    const child = start(await childProgram('blockingSteps'), [root]);
+    await child.says('ready');
+    child.process.kill('SIGTERM');
+    expect(await child.ended).toEqual({ code: 143, signal: null });
+    const { checkpoint } = newestCheckpoint(join(root, 'run', 'checkpoints'));
+    const done = Number(child.output().match(/stopped after (\d+)/)?.[1]);
+    expect(done).toBeGreaterThan(0);
+    expect(checkpoint!.step).toBe(done);
+    expect([...checkpoint!.files.keys()]).toEqual(['state.safetensors', 'loss.json']);
+    fs.rmSync(root, { recursive: true });
+  });
 
   it('given a second time ends the process at once', async () => {
     const child = start(program, ['100000']); // a step that does not end

@@ -14,7 +14,12 @@ export async function childProgram(name: string): Promise<string> {
     platform: 'node',
     format: 'esm',
     target: 'node20.19',
-    packages: 'external',
+    conditions: ['@deftjs/source'],
+    external: ['webgpu', 'sharp', '@resvg/resvg-js', 'dejavu-fonts-ttf'],
+    banner: {
+      js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);",
+    },
+    logLevel: 'error',
   });
   return outfile;
 }

@@ -26,6 +26,7 @@ import {
   type Tensor,
   tensor,
 } from '@deftjs/tensor';
+import { eventLoopTurn } from '../progress/index.ts';
 import type { Denoiser } from './flow.ts';
 
 interface StepState {
@@ -111,6 +112,7 @@ export async function draw(request: DrawRequest): Promise<Tensor> {
     using noise = noiseOf(i + 1, coefficient.next.noise === 0 ? 0 : 1);
     using values = coefficients(coefficient);
     state = await step(state, values, contexts, noise);
+    await eventLoopTurn();
     for (const spent of Object.values(before)) spent.dispose();
   }
   step.dispose();

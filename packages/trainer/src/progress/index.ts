@@ -7,3 +7,4 @@ export {
   type ProgressOptions,
   type ProgressStream,
 } from './progress.ts';
+export { eventLoopTurn } from './turn.ts';

@@ -5,7 +5,7 @@
  * and the losses so far, and a resumed run computes what an uninterrupted one would have.
  */
 import type { Tree } from '@deftjs/tensor';
-import { openProgress } from '../progress/index.ts';
+import { eventLoopTurn, openProgress } from '../progress/index.ts';
 import type { Run } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
 import { decodeState, encodeState } from './state.ts';
@@ -86,6 +86,7 @@ export async function runSteps<S extends Tree>(job: Steps<S>): Promise<Finished<
     progress.update(done, taken.loss);
     await job.after?.(state, done);
     if (done % checkpointEvery === 0) await save();
+    await eventLoopTurn();
   }
   await save();
   return { state, done, losses };
