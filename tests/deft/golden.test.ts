@@ -1,9 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { valueAndGrad } from '@deftjs/autograd';
 import { namedParameters, stateOf, trainableState, withState } from '@deftjs/autograd/nn';
+import { type AdamState, adamW } from '@deftjs/autograd/optim';
 import { loadPeft, merge, type PeftFiles, writePeft } from '@deftjs/deft';
-import { type Device, meanSquaredError, read, referenceDevice, setDevice, type Tensor } from '@deftjs/tensor';
+import { compile, evaluate, item, meanSquaredError, read, type Tensor } from '@deftjs/tensor';
+import { type DeviceName, openDevice } from '@deftjs/tensor/node';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { describeWebGPU } from '../support/webgpu.ts';
 import { below, type Case, goldenPath, peftName, readCase, readJson, relativeError, Toy } from './toy.ts';
 
 const cases = ['peft-deft-qr', 'peft-deft-qr-random', 'peft-deft-relu', 'peft-para-qr', 'peft-lora'];
@@ -18,11 +21,27 @@ function filesOf(folder: string): PeftFiles {
   };
 }
 
-describe.each(cases)('%s', (folder) => {
-  let golden: Case;
-  const device: Device = referenceDevice();
+describe.each(['reference', 'wasm'] as const)('on %s', (name) => {
+  openHere(name);
+  describe.each(cases)('%s', toyCase);
+});
+
+// A software driver takes seconds to compile the kernels of a case; two cases have every kind that the others have.
+describeWebGPU('on WebGPU', () => {
+  openHere('webgpu');
+  describe.each(['peft-deft-qr', 'peft-lora'])('%s', toyCase);
+});
+
+function openHere(name: DeviceName): void {
   beforeAll(async () => {
-    setDevice(device);
+    const { device } = await openDevice(name);
+    return () => device.close();
+  });
+}
+
+function toyCase(folder: string): void {
+  let golden: Case;
+  beforeAll(async () => {
     golden = await readCase(folder);
   });
 
@@ -44,6 +63,7 @@ describe.each(cases)('%s', (folder) => {
         return [meanSquaredError(out, golden.target!), out];
       });
     const { value, gradient } = valueAndGrad(loss)(trainableState(toy));
+    await evaluate([...value, ...Object.values(gradient)]);
     await expectClose(value[1], 'out');
     await expectClose(value[0], 'loss');
     const names = Object.keys(gradient).map((path) => `grad/${peftName(path)}`);
@@ -62,6 +82,7 @@ describe.each(cases)('%s', (folder) => {
     }
     const { layers } = await merge(toy);
     expect(layers.length).toBeGreaterThan(0);
+
     for (const [path, value] of Object.entries(stateOf(toy))) await expectClose(value, `merged/${path}`);
   });
 
@@ -72,4 +93,46 @@ describe.each(cases)('%s', (folder) => {
     expect(Buffer.from(written.weights).equals(filesOf(folder).weights as Buffer)).toBe(true);
     expect(JSON.parse(written.config)).toEqual(readJson(folder, 'adapter_config.json'));
   });
-});
+
+  it('trains as PEFT does: 20 steps of AdamW, P and the rest at their own rates', async () => {
+    const toy = await adapted();
+    const { lr_P, lr_other, betas, eps, weight_decay, steps } = readJson(folder, 'case.json') as {
+      lr_P: number;
+      lr_other: number;
+      betas: [number, number];
+      eps: number;
+      weight_decay: number;
+      steps: number;
+    };
+    const optimizer = adamW({
+      betas,
+      eps,
+      weightDecay: weight_decay,
+      groups: [{ match: /\.deft_P$/, learningRateFactor: lr_P / lr_other }],
+    });
+    const loss = valueAndGrad((parameters: Record<string, Tensor>) =>
+      withState(toy, parameters, () => meanSquaredError(toy.forward(golden['in/x']!), golden.target!)),
+    );
+    const step = compile((parameters: Record<string, Tensor>, before: AdamState) => {
+      const { value, gradient } = loss(parameters);
+      return { value, ...optimizer.update(parameters, gradient, before, { learningRate: lr_other }) };
+    });
+    let parameters = trainableState(toy);
+    for (const [path, value] of Object.entries(parameters))
+      await expectClose(value, `start/${peftName(path)}`);
+    let state = optimizer.init(parameters);
+    const losses: number[] = [];
+    for (let i = 0; i < steps; i += 1) {
+      const next = await step(parameters, state);
+      losses.push(await item(next.value));
+      ({ parameters, state } = next);
+    }
+    // float32 rounding is amplified by twenty steps: tests/golden/README.md.
+    expect(relativeError(losses, await read(golden.losses!))).toBeLessThan(1e-3);
+    for (const [path, value] of Object.entries(parameters)) {
+      const name = `after20/${peftName(path)}`;
+      expect(relativeError(await read(value), await read(golden[name]!)), name).toBeLessThan(1e-3);
+    }
+    step.dispose();
+  });
+}
