@@ -122,16 +122,20 @@ function writeProduct(
   const layout = scratchLayout(blocks);
   const lead = batch.length;
   const [pointerA, pointerB] = [bindings[kernel.a.binding]!, bindings[kernel.b.binding]!];
+  const bufferOf = (binding: number) => {
+    const { buffer, dtype } = kernel.bindings[binding]!;
+    return { dtype, length: target.lengths[buffer]! };
+  };
   const a = operandTables(
     kernel.a.view,
-    pointerA.dtype,
+    bufferOf(kernel.a.binding),
     batch,
     { start: lead, shape: m },
     { start: lead + m.length, shape: k },
   );
   const b = operandTables(
     kernel.b.view,
-    pointerB.dtype,
+    bufferOf(kernel.b.binding),
     batch,
     { start: lead + k.length, shape: n },
     { start: lead, shape: k },
@@ -168,9 +172,9 @@ function writeProduct(
         .op('i32.lt_u')
         .if(() => each(rest));
   };
-  const pack = (operand: Operand, pointer: Pointer, batchStart: BatchStart, width: number) => {
+  const pack = (operand: Operand, pointer: Pointer, batchStart: BatchStart, width: number, unit: number) => {
     body.get(batchStart.address, panel, k0, k1, to, pointer.local, ...batchStart.guards);
-    body.op('call', packFunction(target, operand, width));
+    body.op('call', packFunction(target, operand, width, unit));
     body
       .get(length)
       .i32(4 * width)
@@ -199,11 +203,11 @@ function writeProduct(
       body.get(k0).i32(blocks.depth).op('i32.add').tee(k1).get(limit, k1, limit);
       body.op('i32.lt_u').op('select').tee(k1).get(k0).op('i32.sub').set(length);
       body.get(scratch).i32(layout.a).op('i32.add').set(to);
-      panels(m0, m1, numel(m), tileRows, (width) => pack(a, pointerA, startA, width));
+      panels(m0, m1, numel(m), tileRows, (width) => pack(a, pointerA, startA, width, tileRows));
       body.get(scratch).i32(layout.b).op('i32.add').set(to);
       panels(n0, n1, numel(n), tileColumns, (width) => {
         body.get(to).set(addressB);
-        pack(b, pointerB, startB, columnsOf(width));
+        pack(b, pointerB, startB, columnsOf(width), tileColumns);
         multiply(columnsOf(width));
       });
     });

@@ -46,10 +46,20 @@ function write({ relaxed }: Origin, rows: number, vectors: number): FunctionBuil
     });
   };
   // Not unrolled: the compiler would move all loads of the body to its start, more than there are registers.
-  body.get(k).i32(4 * rows).op('i32.mul').get(a).op('i32.add').set(end);
+  body
+    .get(k)
+    .i32(4 * rows)
+    .op('i32.mul')
+    .get(a)
+    .op('i32.add')
+    .set(end);
   forRange(body, a, end, 4 * rows, () => {
     step(0);
-    body.get(b).i32(16 * vectors).op('i32.add').set(b);
+    body
+      .get(b)
+      .i32(16 * vectors)
+      .op('i32.add')
+      .set(b);
   });
 
   const storeRows = (accumulate: boolean) => {

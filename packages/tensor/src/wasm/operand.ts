@@ -8,7 +8,7 @@
  */
 import { bytesPerElement, type DType } from '../dtype.ts';
 import { numel, type Shape } from '../shape.ts';
-import type { Affine, View } from '../view.ts';
+import { type Affine, rangeOf, type View } from '../view.ts';
 
 export interface Part {
   /** Byte offsets. */
@@ -23,27 +23,34 @@ export interface Operand {
   readonly panel: Part;
   readonly k: Part;
   readonly limits: readonly number[];
+  /** Whether every address, those outside the guards too, lies in the buffer or near enough to it to be read. */
+  readonly isNear: boolean;
 }
+
+/** How far outside its buffer a load may begin: less than the margins of the memory. */
+const nearBytes = 32768;
 
 /** The operand's tables; `panelAt` and `kAt` are the first axes of its panel and k groups in the view. */
 export function operandTables(
   view: View,
-  dtype: DType,
+  buffer: { readonly dtype: DType; readonly length: number },
   batch: Shape,
   panel: { readonly start: number; readonly shape: Shape },
   k: { readonly start: number; readonly shape: Shape },
 ): Operand {
-  const size = bytesPerElement(dtype);
+  const size = bytesPerElement(buffer.dtype);
   const part = (start: number, shape: Shape, withOffset: boolean): Part => ({
     address: values(view, start, shape, size, withOffset),
     guards: view.guards.map((guard) => values(guard, start, shape, 1, withOffset)),
   });
+  const { low, high } = rangeOf(view, view.shape);
   return {
-    dtype,
+    dtype: buffer.dtype,
     batch: part(0, batch, true),
     panel: part(panel.start, panel.shape, false),
     k: part(k.start, k.shape, false),
     limits: view.guards.map(({ limit }) => limit),
+    isNear: low * size >= -nearBytes && (high - buffer.length) * size <= nearBytes,
   };
 }
 

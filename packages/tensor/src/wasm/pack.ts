@@ -13,7 +13,8 @@ import { type Code, FunctionBuilder, type Local } from './assembler.ts';
 import { halfToFloat } from './half.ts';
 import { Lanes, openContext } from './lanes.ts';
 import { forRange } from './loops.ts';
-import { innerSteps, isRegular, type Operand, type Steps } from './operand.ts';
+import { type Masks, maskTable } from './masks.ts';
+import { innerSteps, isRegular, type Operand, type Part, type Steps } from './operand.ts';
 import type { Target } from './target.ts';
 
 type Path = 'panel' | 'k' | 'single';
@@ -24,18 +25,12 @@ const maxStepBytes = 8192;
 /**
  * Function (base, v, k0, k1, to, pointer, ...guards): packs panel entries v ... v + width - 1 and k0 ... k1 - 1.
  * `base` is the buffer's address plus the batch's offset, `pointer` the buffer's address, guards the batch's share.
+ * Panels begin at multiples of `unit`; only the last one may have another width. k0 is a multiple of 4.
  */
-export function packFunction(target: Target, operand: Operand, width: number): number {
-  const fn = new FunctionBuilder([
-    'i32',
-    'i32',
-    'i32',
-    'i32',
-    'i32',
-    'i32',
-    ...operand.limits.map(() => 'i32' as const),
-  ]);
-  new PackWriter(target, operand, width, fn).write();
+export function packFunction(target: Target, operand: Operand, width: number, unit: number): number {
+  const guards = operand.limits.map(() => 'i32' as const);
+  const fn = new FunctionBuilder(['i32', 'i32', 'i32', 'i32', 'i32', 'i32', ...guards]);
+  new PackWriter(target, operand, width, unit, fn).write();
   return target.module.add(fn);
 }
 
@@ -45,28 +40,47 @@ interface Column {
   readonly guards: readonly Local[];
 }
 
+/** Up to four neighbours of a panel. */
+interface Group {
+  readonly start: number;
+  readonly count: number;
+}
+
+/** Tables that a path reads; null where it is not open to the operand. */
+type Tables = { readonly masks: Masks | null } | null;
+
 class PackWriter {
   private readonly target: Target;
   private readonly operand: Operand;
   private readonly width: number;
+  private readonly unit: number;
   private readonly fn: FunctionBuilder;
   private readonly body: Code;
   private readonly m: Lanes;
+  private readonly groups: readonly Group[];
   private readonly k: Local;
+  /** The current k in bytes of a table. */
+  private readonly index: Local;
   /** Address and guards of the current k, read from its tables. */
   private readonly atK: Column;
   private readonly columns: readonly Column[];
   private readonly to = 4;
   private readonly pointer = 5;
 
-  constructor(target: Target, operand: Operand, width: number, fn: FunctionBuilder) {
+  constructor(target: Target, operand: Operand, width: number, unit: number, fn: FunctionBuilder) {
     this.target = target;
     this.operand = operand;
     this.width = width;
+    this.unit = unit;
     this.fn = fn;
     this.body = fn.body;
     this.m = new Lanes(openContext(target.module, fn, target.relaxed), fn.body);
+    this.groups = Array.from({ length: Math.ceil(width / 4) }, (_, q) => ({
+      start: 4 * q,
+      count: Math.min(4, width - 4 * q),
+    }));
     this.k = fn.local('i32');
+    this.index = fn.local('i32');
     const column = (): Column => ({
       address: fn.local('i32'),
       guards: operand.limits.map(() => fn.local('i32')),
@@ -76,121 +90,201 @@ class PackWriter {
   }
 
   write(): void {
-    const { body } = this;
     const { panel, k } = this.operand;
+    const panelSteps = innerSteps(panel);
+    const kSteps = innerSteps(k);
+    const starts = this.groupStarts();
+    const panelFlags = Int32Array.from(starts, (start, i) => {
+      const { count } = this.groups[i % this.groups.length]!;
+      return Number(isRegular(panel, start, start + count, panelSteps));
+    });
+    const kFlags = Int32Array.from({ length: Math.floor(k.address.length / 4) }, (_, i) =>
+      Number(isRegular(k, 4 * i, 4 * i + 4, kSteps)),
+    );
+    const last = panel.address.length - 1;
+    const clamped = starts.map((start) => Math.min(start, last));
+    const alongPanel = this.tables(panel, clamped, panelSteps, k);
+    const alongK = this.tables(
+      k,
+      Array.from(kFlags.keys(), (i) => 4 * i),
+      kSteps,
+      panel,
+    );
+    switch (this.choosePath(alongPanel && panelSteps, panelFlags, alongK && kSteps, kFlags)) {
+      case 'panel':
+        this.writePanelPath(panelSteps, panelFlags, alongPanel?.masks ?? null);
+        return;
+      case 'k':
+        this.writeKPath(kSteps, kFlags, alongK?.masks ?? null);
+        return;
+      case 'single':
+        this.readColumns();
+        this.body.get(2).set(this.k);
+        forRange(this.body, this.k, 3, 0, () => this.packOne());
+    }
+  }
+
+  /** Where the groups of the panels that this function packs begin. */
+  private groupStarts(): number[] {
+    const extent = this.operand.panel.address.length;
+    const first = this.firstPanel;
+    const panels = this.width === this.unit ? Math.ceil(extent / this.unit) : 1;
+    return Array.from({ length: panels }, (_, p) => p + first).flatMap((p) =>
+      this.groups.map(({ start }) => p * this.unit + start),
+    );
+  }
+
+  private get firstPanel(): number {
+    return this.width === this.unit ? 0 : Math.floor(this.operand.panel.address.length / this.unit);
+  }
+
+  private tables(along: Part, starts: readonly number[], steps: Steps, other: Part): Tables {
+    if (this.operand.limits.length === 0) return { masks: null };
+    const masks = this.operand.isNear ? maskTable(this.operand, along, starts, steps, other) : null;
+    return masks && { masks };
+  }
+
+  /** One vector for each group and each k. */
+  private writePanelPath(steps: Steps, flags: Int32Array, masks: Masks | null): void {
+    const { body, groups } = this;
+    const allRegular = flags.every((flag) => flag === 1);
+    this.readColumns(!allRegular);
+    const panelIndex = this.fn.local('i32');
+    body.get(1).i32(this.unit).op('i32.div_u').i32(this.firstPanel).op('i32.sub');
+    body
+      .i32(4 * groups.length)
+      .op('i32.mul')
+      .set(panelIndex);
+    const perGroup = (table: Int32Array, add: number): Local[] =>
+      groups.map((_, q) => {
+        const local = this.fn.local('i32');
+        body
+          .get(panelIndex)
+          .op('i32.load', this.target.table(table) + 4 * q)
+          .i32(add)
+          .op('i32.add')
+          .set(local);
+        return local;
+      });
+    const regular = allRegular ? null : perGroup(flags, 0);
+    const rows = masks && perGroup(masks.group, this.target.table(masks.table));
+    const maskOfK = this.fn.local('i32');
+    body.get(2).set(this.k);
+    forRange(body, this.k, 3, 0, () => {
+      this.readK();
+      if (masks) body.get(this.index).op('i32.load', this.target.table(masks.other)).set(maskOfK);
+      groups.forEach((group, q) => {
+        const vector = () => {
+          const mask = rows && this.sum(rows[q]!, maskOfK);
+          this.storeLanes(this.loadVector(this.columns[group.start]!, steps, mask), group, 0);
+        };
+        if (regular) {
+          body.get(regular[q]!).if(vector, () => {
+            this.readGuards();
+            this.packSingles(group);
+          });
+        } else vector();
+      });
+      this.next(1);
+    });
+  }
+
+  /** Vectors along k, transposed four by four; the rest of k one by one. */
+  private writeKPath(steps: Steps, flags: Int32Array, masks: Masks | null): void {
+    const { body, fn } = this;
+    const allRegular = flags.every((flag) => flag === 1);
+    this.readColumns(!allRegular || this.operand.k.address.length % 4 > 0);
+    const columnMasks = masks && this.columns.map(() => fn.local('i32'));
+    columnMasks?.forEach((local, j) => {
+      this.readTable(masks!.other, this.columnIndex(j), null, local);
+    });
+    const row = fn.local('i32');
+    const stop = fn.local('i32');
+    body.get(2).set(this.k);
+    body.get(3).get(2).op('i32.sub').i32(-4).op('i32.and').get(2).op('i32.add').set(stop);
+    forRange(body, this.k, stop, 0, () => {
+      const vectors = () => {
+        this.readK();
+        // Entry k / 4 of a table of words is at byte k.
+        if (masks) {
+          body.get(this.k).op('i32.load', this.target.table(masks.group));
+          body.i32(this.target.table(masks.table)).op('i32.add').set(row);
+        }
+        this.packTransposed(steps, columnMasks && ((j) => this.sum(row, columnMasks[j]!)));
+        this.next(4);
+      };
+      if (allRegular) vectors();
+      else {
+        body
+          .get(this.k)
+          .op('i32.load', this.target.table(flags))
+          .if(vectors, () => {
+            for (let u = 0; u < 4; u += 1) this.packOne();
+          });
+      }
+    });
+    forRange(body, this.k, 3, 0, () => this.packOne());
+  }
+
+  /** All columns at the current k one by one, and on to the next k. */
+  private packOne(): void {
+    this.readK();
+    this.readGuards();
+    this.packSingles({ start: 0, count: this.width });
+    this.next(1);
+  }
+
+  private sum(x: Local, y: Local): Local {
+    const local = this.fn.local('i32');
+    this.body.get(x, y).op('i32.add').set(local);
+    return local;
+  }
+
+  /** Entry v + j of the panel's tables, in bytes: beyond the last one nobody uses the result, and any value does. */
+  private columnIndex(j: number): Local {
+    const index = this.fn.local('i32');
+    const last = this.operand.panel.address.length - 1;
+    this.body.get(1).i32(j).op('i32.add').tee(index).i32(last).get(index).i32(last);
+    this.body.op('i32.lt_u').op('select').i32(2).op('i32.shl').set(index);
+    return index;
+  }
+
+  /** Reads addresses, and where elements are read one by one guards, of the columns. */
+  private readColumns(withGuards = true): void {
+    const { panel } = this.operand;
     this.columns.forEach((column, j) => {
-      const index = this.fn.local('i32');
-      // Beyond the last entry there is nothing to pack: any values do, as nobody uses the result.
-      const last = panel.address.length - 1;
-      body.get(1).i32(j).op('i32.add').tee(index).i32(last).get(index).i32(last);
-      body.op('i32.lt_u').op('select').i32(2).op('i32.shl').set(index);
+      const index = this.columnIndex(j);
       this.readTable(panel.address, index, 0, column.address);
+      if (!withGuards) return;
       panel.guards.forEach((table, g) => {
         this.readTable(table, index, 6 + g, column.guards[g]!);
       });
     });
-    const panelSteps = innerSteps(panel);
-    const kSteps = innerSteps(k);
-    const groups = groupsOf(this.width);
-    const panelFlags = regularGroups(this.operand, this.width, panelSteps);
-    const kFlags = Int32Array.from({ length: Math.ceil(k.address.length / 4) }, (_, i) =>
-      Number(4 * i + 4 <= k.address.length && isRegular(k, 4 * i, 4 * i + 4, kSteps)),
-    );
-    switch (this.choosePath(panelSteps, panelFlags, kSteps, kFlags)) {
-      case 'panel': {
-        const flags = panelFlags.every((flag) => flag === 1)
-          ? null
-          : this.groupFlags(panelFlags, groups.length);
-        this.overK(1, () => {
-          groups.forEach((group, q) => {
-            const vector = () => this.packGroup(group, panelSteps);
-            const single = () => this.packSingles(group);
-            if (flags) body.get(flags[q]!).if(vector, single);
-            else vector();
-          });
-        });
-        return;
-      }
-      case 'k': {
-        const allRegular = kFlags.subarray(0, Math.floor(k.address.length / 4)).every((flag) => flag === 1);
-        const table = allRegular ? 0 : this.target.table(kFlags);
-        const singles = () => {
-          this.packSingles({ start: 0, count: this.width });
-          this.next(1);
-        };
-        body.get(2).set(this.k);
-        const stop = this.fn.local('i32');
-        body.get(3).get(2).op('i32.sub').i32(-4).op('i32.and').get(2).op('i32.add').set(stop);
-        forRange(body, this.k, stop, 0, () => {
-          const vectors = () => {
-            this.readK();
-            this.packTransposed(kSteps);
-            this.next(4);
-          };
-          if (allRegular) vectors();
-          else {
-            body
-              .get(this.k)
-              .op('i32.load', table)
-              .if(vectors, () => {
-                for (let u = 0; u < 4; u += 1) {
-                  this.readK();
-                  singles();
-                }
-              });
-          }
-        });
-        forRange(body, this.k, 3, 0, () => {
-          this.readK();
-          singles();
-        });
-        return;
-      }
-      case 'single':
-        this.overK(1, () => this.packSingles({ start: 0, count: this.width }));
-    }
   }
 
-  /** The path with the most vector loads; lane-by-lane loads count for less. */
-  private choosePath(panelSteps: Steps, panelFlags: Int32Array, kSteps: Steps, kFlags: Int32Array): Path {
+  /** The path with the most vector loads among those open; lane-by-lane loads count for less. */
+  private choosePath(
+    panelSteps: Steps | null,
+    panelFlags: Int32Array,
+    kSteps: Steps | null,
+    kFlags: Int32Array,
+  ): Path {
     const size = bytesPerElement(this.operand.dtype);
     const share = (flags: Int32Array) =>
       flags.reduce((sum, flag) => sum + flag, 0) / Math.max(1, flags.length);
-    const step = Math.abs(panelSteps.address);
-    const panelWorth = step === 0 || panelSteps.address === size ? 1 : step <= maxStepBytes ? 0.4 : 0;
+    const step = Math.abs(panelSteps?.address ?? Number.POSITIVE_INFINITY);
+    const panelWorth = step === 0 || panelSteps?.address === size ? 1 : step <= maxStepBytes ? 0.4 : 0;
     const byPanel = share(panelFlags) * panelWorth;
-    const byK = kSteps.address === size ? share(kFlags) * 0.9 : 0;
+    const byK = kSteps?.address === size ? share(kFlags) * 0.9 : 0;
     if (Math.max(byPanel, byK) < 0.25) return 'single';
     return byPanel >= byK ? 'panel' : 'k';
   }
 
-  /** into = table[index] + a parameter; `index` counts bytes. */
-  private readTable(table: Int32Array, index: Local, parameter: Local, into: Local): void {
-    this.body.get(index).op('i32.load', this.target.table(table)).get(parameter).op('i32.add').set(into);
-  }
-
-  private groupFlags(flags: Int32Array, groupsPerPanel: number): Local[] {
-    const table = this.target.table(flags);
-    return Array.from({ length: groupsPerPanel }, (_, q) => {
-      const flag = this.fn.local('i32');
-      this.body
-        .get(1)
-        .i32(this.width)
-        .op('i32.div_u')
-        .i32(4 * groupsPerPanel)
-        .op('i32.mul');
-      this.body.op('i32.load', table + 4 * q).set(flag);
-      return flag;
-    });
-  }
-
-  private overK(step: number, body: () => void): void {
-    this.body.get(2).set(this.k);
-    forRange(this.body, this.k, 3, 0, () => {
-      this.readK();
-      body();
-      this.next(step);
-    });
+  /** into = table[index] plus a parameter; `index` counts bytes. */
+  private readTable(table: Int32Array, index: Local, parameter: Local | null, into: Local): void {
+    this.body.get(index).op('i32.load', this.target.table(table));
+    if (parameter !== null) this.body.get(parameter).op('i32.add');
+    this.body.set(into);
   }
 
   private next(steps: number): void {
@@ -203,30 +297,25 @@ class PackWriter {
   }
 
   private readK(): void {
-    const { body, k, operand } = this;
-    const index = this.fn.local('i32');
-    body.get(k).i32(2).op('i32.shl').set(index);
-    const read = (table: Int32Array, into: Local) =>
-      body.get(index).op('i32.load', this.target.table(table)).set(into);
-    read(operand.k.address, this.atK.address);
-    operand.k.guards.forEach((table, g) => {
-      read(table, this.atK.guards[g]!);
+    this.body.get(this.k).i32(2).op('i32.shl').set(this.index);
+    this.readTable(this.operand.k.address, this.index, null, this.atK.address);
+  }
+
+  private readGuards(): void {
+    this.operand.k.guards.forEach((table, g) => {
+      this.readTable(table, this.index, null, this.atK.guards[g]!);
     });
   }
 
-  /** Four (or fewer) neighbours along the panel at the current k. */
-  private packGroup(group: Group, steps: Steps): void {
-    const value = this.loadVector(this.columns[group.start]!, steps);
-    this.storeLanes(value, group, 0);
-  }
-
-  /** All columns at four successive k. */
-  private packTransposed(steps: Steps): void {
+  /** All columns at four successive k; `mask` gives the address of a column's mask. */
+  private packTransposed(steps: Steps, mask: ((column: number) => Local) | null): void {
     const { body, m } = this;
-    for (const group of groupsOf(this.width)) {
-      const rows = [0, 1, 2, 3].map((j) =>
-        j < group.count ? this.loadVector(this.columns[group.start + j]!, steps) : m.i32(0),
-      ) as [Local, Local, Local, Local];
+    for (const group of this.groups) {
+      const rows = [0, 1, 2, 3].map((j) => {
+        const column = group.start + j;
+        if (j >= group.count) return m.i32(0);
+        return this.loadVector(this.columns[column]!, steps, mask?.(column) ?? null);
+      }) as [Local, Local, Local, Local];
       const zip = (x: Local, y: Local, lanes: readonly number[]) => {
         body.get(x, y).shuffle32(...lanes);
         return m.keep();
@@ -249,29 +338,15 @@ class PackWriter {
     if (count === 1) body.get(to, value).op('v128.store32_lane', at, 0);
   }
 
-  /** f32x4 of elements the given steps apart, from a column at the current k. */
-  private loadVector(column: Column, steps: Steps): Local {
-    const { body, m, fn, operand, atK } = this;
+  /** f32x4 of elements the given steps apart, from a column at the current k; mask is an address. */
+  private loadVector(column: Column, steps: Steps, mask: Local | null): Local {
+    const { body, m, fn, atK } = this;
     const from = fn.local('i32');
     body.get(column.address, atK.address).op('i32.add').set(from);
-    let mask: Local | null = null;
-    operand.limits.forEach((limit, g) => {
-      body.get(column.guards[g]!, atK.guards[g]!).op('i32.add');
-      const step = steps.guards[g]!;
-      if (step === 0) body.i32(limit).op('i32.lt_u').i32(-1).op('i32.mul').op('i32x4.splat');
-      else {
-        body
-          .op('i32x4.splat')
-          .get(m.constant([0, step, 2 * step, 3 * step]))
-          .op('i32x4.add');
-        body.get(m.i32(limit)).op('i32x4.lt_u');
-      }
-      if (mask !== null) body.get(mask).op('v128.and');
-      mask = m.keep();
-    });
-    if (mask !== null) body.get(from, this.pointer, mask).op('v128.any_true').op('select').set(from);
     const loaded = this.readVector(from, steps.address);
-    return mask === null ? loaded : m.op('v128.and', loaded, mask);
+    if (mask === null) return loaded;
+    body.get(loaded, mask).op('v128.load', 0).op('v128.and');
+    return m.keep();
   }
 
   private readVector(from: Local, step: number): Local {
@@ -320,27 +395,4 @@ class PackWriter {
       body.op('i32.store', 4 * j);
     }
   }
-}
-
-interface Group {
-  readonly start: number;
-  readonly count: number;
-}
-
-function groupsOf(width: number): Group[] {
-  return Array.from({ length: Math.ceil(width / 4) }, (_, q) => ({
-    start: 4 * q,
-    count: Math.min(4, width - 4 * q),
-  }));
-}
-
-/** For each group of each panel: 1 where its entries are evenly spaced by the steps. */
-function regularGroups({ panel }: Operand, width: number, steps: Steps): Int32Array {
-  const groups = groupsOf(width);
-  const panels = Math.ceil(panel.address.length / width);
-  return Int32Array.from({ length: panels * groups.length }, (_, i) => {
-    const { start, count } = groups[i % groups.length]!;
-    const first = Math.floor(i / groups.length) * width + start;
-    return Number(isRegular(panel, first, first + count, steps));
-  });
 }

@@ -58,7 +58,7 @@ export interface CompiledPlan {
 
 export function compilePlan(
   plan: Plan,
-  options: Omit<Target, 'module'>,
+  options: Omit<Target, 'module' | 'lengths'>,
   threads: number,
   shared: boolean,
 ): CompiledPlan {
@@ -66,7 +66,7 @@ export function compilePlan(
     if (dtype === 'f64') throw new DTypeError('wasm: kernels compute in f32; expected no f64; got f64');
   }
   const module = new ModuleBuilder(shared);
-  const target = { ...options, module };
+  const target = { ...options, module, lengths: plan.buffers.map(({ length }) => length) };
   const kernels = plan.kernels
     .filter((kernel) => outputLength(kernel) > 0)
     .map((kernel) => ({ kernel, written: writeKernel(target, kernel) }));

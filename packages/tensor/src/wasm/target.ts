@@ -8,6 +8,8 @@ import { type Context, openContext } from './lanes.ts';
 export interface Target {
   readonly module: ModuleBuilder;
   readonly relaxed: boolean;
+  /** Elements of each plan buffer. */
+  readonly lengths: readonly number[];
   /** Address of a constant table; equal tables are kept once. */
   table(values: Int32Array): number;
 }
