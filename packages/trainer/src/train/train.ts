@@ -6,6 +6,7 @@ import { type Device, numel } from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
 import { drawPrompts } from '../base/draw.ts';
 import { loadBase } from '../base/folder.ts';
+import { promptProblem } from '../base/prompt.ts';
 import type { TextToImage } from '../base/textToImage.ts';
 import type { TrainConfig } from '../config/index.ts';
 import { type ImageFolder, readImageFolder } from '../data/index.ts';
@@ -20,7 +21,7 @@ import {
 } from '../report/index.ts';
 import type { Run } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
-import { fromPlanes, maxTokens, tokenize, tokenOf } from '../world/index.ts';
+import { fromPlanes } from '../world/index.ts';
 import {
   type AdapterState,
   adapterStep,
@@ -30,24 +31,11 @@ import {
 } from './personalize.ts';
 import { type Finished, runSteps } from './steps.ts';
 
-/** Why the text encoder cannot take a caption; null when it can. */
-function captionProblem(caption: string): string | null {
-  try {
-    const unknown = tokenOf('<unk>');
-    const words = caption.toLowerCase().match(/[a-z]+/g) ?? [];
-    const strange = words.filter((word) => tokenOf(word) === unknown);
-    tokenize(caption);
-    return strange.length === 0 ? null : `the base does not know the word "${strange[0]}"`;
-  } catch {
-    return `longer than ${maxTokens - 2} words`;
-  }
-}
-
 /** The prompts to draw: those configured, else the captions of the pictures. */
 function promptsOf(config: TrainConfig, data: ImageFolder): readonly string[] {
   const prompts = config.sampling.prompts ?? [...new Set(data.pictures.map(({ caption }) => caption))];
   for (const prompt of prompts) {
-    const problem = captionProblem(prompt);
+    const problem = promptProblem(prompt);
     if (problem) throw new UserError(`sampling.prompts: "${prompt}": ${problem}`, 2);
   }
   return prompts;
@@ -64,7 +52,7 @@ export async function train(config: TrainConfig, open: () => Run, signal: AbortS
   const data = await readImageFolder(config.data.folder, {
     size: model.pictureSize,
     instancePrompt: config.data.instance_prompt,
-    captionProblem,
+    captionProblem: promptProblem,
   });
   for (const { path, reason } of data.passedOver) console.error(`deft: ${path} is passed over: ${reason}`);
   const prompts = promptsOf(config, data);
