@@ -1,7 +1,7 @@
 /** Runs compiled graphs in the plan interpreter, in the storages that the plan names, beside the reference device. */
 import { lower } from '../../../packages/tensor/src/compiler/lower.ts';
 import { validatePlan } from '../../../packages/tensor/src/compiler/validate.ts';
-import type { Graph } from '../../../packages/tensor/src/device.ts';
+import type { Device, Graph } from '../../../packages/tensor/src/device.ts';
 import { decode, type HostArray } from '../../../packages/tensor/src/dtype.ts';
 import type { Kernel, Plan, PlanBuffer } from '../../../packages/tensor/src/kernel.ts';
 import { referenceDevice } from '../../../packages/tensor/src/reference.ts';
@@ -37,12 +37,22 @@ export function runPlan(graph: Graph): Float64Array[] {
   return interpretPlan(shared(plan), inputs);
 }
 
+/** The outputs by a device. */
+export async function runDevice(device: Device, graph: Graph): Promise<Float64Array[]> {
+  const program = await device.prepare(graph);
+  const inputs = graph.inputs.map((x) => device.upload(x.dtype, hostValues(x)));
+  const outputs = program.run(inputs);
+  const values = await Promise.all(
+    outputs.map(async (storage) => decode(storage.dtype, await device.read(storage))),
+  );
+  for (const storage of [...inputs, ...outputs]) storage.dispose();
+  program.dispose();
+  return values;
+}
+
 /** The outputs by the ops' definitions. */
-export async function runReference(graph: Graph): Promise<Float64Array[]> {
-  const device = referenceDevice();
-  const program = await device.prepare({ ...graph, donations: new Map() });
-  const outputs = program.run(graph.inputs.map((x) => device.upload(x.dtype, hostValues(x))));
-  return Promise.all(outputs.map(async (storage) => decode(storage.dtype, await device.read(storage))));
+export function runReference(graph: Graph): Promise<Float64Array[]> {
+  return runDevice(referenceDevice(), { ...graph, donations: new Map() });
 }
 
 /** The same plan with one buffer for all that share a slot or a donated storage, as they do on a device. */
