@@ -4,22 +4,48 @@
  */
 import { formatShape, formatShapes, ShapeError } from '../errors.ts';
 import type { Op } from '../op.ts';
-import { contiguousStrides, numel, resolveAxis, type Shape } from '../shape.ts';
+import { numel, resolveAxis, type Shape } from '../shape.ts';
 import { apply, type Tensor } from '../tensor.ts';
-import { contiguousView, padView, permuteView, reshapeView, sliceView, type View } from '../view.ts';
+import {
+  type Affine,
+  contiguousView,
+  padView,
+  permuteView,
+  reshapeView,
+  sliceView,
+  type View,
+} from '../view.ts';
 
 /** The values that a view reads from a row-major array: equations (1) and (2) of view.ts, literally. */
 export function readView(data: Float64Array, view: View): Float64Array {
-  const out = new Float64Array(numel(view.shape));
-  const strides = contiguousStrides(view.shape);
+  const { shape, guards } = view;
+  const out = new Float64Array(numel(shape));
+  const index = shape.map(() => 0);
   for (let i = 0; i < out.length; i += 1) {
-    const index = view.shape.map((extent, axis) => Math.floor(i / strides[axis]!) % extent);
-    const at = (f: { offset: number; strides: readonly number[] }): number =>
-      index.reduce((sum, x, axis) => sum + x * f.strides[axis]!, f.offset);
-    const inside = view.guards.every((guard) => at(guard) >= 0 && at(guard) < guard.limit);
-    out[i] = inside ? data[at(view)]! : 0;
+    if (guards.every((guard) => isWithin(valueAt(guard, index), guard.limit)))
+      out[i] = data[valueAt(view, index)]!;
+    advance(index, shape);
   }
   return out;
+}
+
+function isWithin(value: number, limit: number): boolean {
+  return value >= 0 && value < limit;
+}
+
+function valueAt({ offset, strides }: Affine, index: readonly number[]): number {
+  let value = offset;
+  for (let axis = 0; axis < index.length; axis += 1) value += strides[axis]! * index[axis]!;
+  return value;
+}
+
+/** The next index, row-major. */
+function advance(index: number[], shape: Shape): void {
+  for (let axis = shape.length - 1; axis >= 0; axis -= 1) {
+    index[axis]! += 1;
+    if (index[axis]! < shape[axis]!) return;
+    index[axis] = 0;
+  }
 }
 
 /** The op that reads its input through a view; `view` also is its reference. */
