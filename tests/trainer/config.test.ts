@@ -88,6 +88,13 @@ describe('a configuration', () => {
     expect(config.data.folder).toBe(join(process.cwd(), 'examples/data/robot'));
   });
 
+  it('is that of the shipped base, whose picture is its grid times its block', () => {
+    const { name, model } = readPretrainConfig('examples/world-base.yaml');
+    expect(name).toBe('world-base');
+    expect(model.unet.sample_size * model.block_size).toBe(32);
+    expect(model.unet.in_channels).toBe(3 * model.block_size ** 2);
+  });
+
   it('of pretraining needs a name only', () => {
     fs.writeFileSync(path, 'name: base');
     expect(readPretrainConfig(path, ['steps=7', 'model.unet.norm_num_groups=4'])).toMatchObject({

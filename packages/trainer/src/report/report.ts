@@ -112,7 +112,7 @@ function numbers({ subjectSimilarity, promptFollowing }: Evaluation): string {
     subjectSimilarity
       ? '**Subject similarity** asks whether the subject itself is in the picture: its true drawing is laid over what ' +
         'stands before the background, at the place and size that fit best, and compared pixel by pixel. 1 is a ' +
-        'perfect copy; missing parts, wrong colours and additions all cost.'
+        'perfect copy; missing parts, wrong colours and additions (even a hat that was asked for) all cost.'
       : null,
     '**Prompt following** is the share of the things a prompt names (background, size, place, number, hat) that are ' +
       'found in the picture again, measured from its pixels alone.',
