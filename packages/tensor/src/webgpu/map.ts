@@ -12,7 +12,7 @@ import type { Capabilities } from './capabilities.ts';
 import { Emitter, type Value } from './emitter.ts';
 import { GROUP, LANE, type Launch, launch, spaces, workgroupSizeFor } from './launch.ts';
 import { Module, Statements } from './module.ts';
-import { type Coordinate, coordinatesOf, decompose, decomposeQuads, Point, quadsIn } from './point.ts';
+import { type Coordinate, coordinatesOf, decompose, decomposeRuns, Point, quadsIn } from './point.ts';
 
 /** The affine functions of the index that expressions read through. */
 export function functionsOf(...roots: readonly Expr[]): Affine[] {
@@ -63,34 +63,44 @@ function finish({ kernel, module }: Parts, invocations: number, body: Statements
   });
 }
 
+/**
+ * Quads that an invocation computes, side by side in a row. A lane of a software adapter does a cache line at a time;
+ * lanes of a GPU read side by side.
+ */
+function runLength(coordinates: readonly Coordinate[], quads: number, { software }: Capabilities): number {
+  if (!software || quads < 1024) return 1;
+  const inRow = coordinates.length === 1 ? 4 : coordinates.at(-1)!.extent / 4;
+  return [4, 2].find((length) => inRow % length === 0) ?? 1;
+}
+
 function emitQuads(parts: Parts & { readonly last: Coordinate }): Launch {
   const { kernel, module, bindings, coordinates, last } = parts;
   const roots = kernel.outputs.map(({ expr }) => expr);
   bindings.declareQuads(roots, kernel.outputs, coordinates, last);
   const quads = quadsIn(coordinates);
-  // A lane of a software adapter reads a cache line at a time: four quads in a row. Lanes of a GPU read side by side.
-  const perInvocation = module.capabilities.software && quads >= 1024 ? 4 : 1;
-  const invocations = Math.ceil(quads / perInvocation);
-  const size = workgroupSizeFor(invocations, module.capabilities);
+  const length = runLength(coordinates, quads, module.capabilities);
+  const runs = Math.ceil(quads / length);
+  const size = workgroupSizeFor(runs, module.capabilities);
   const body = new Statements(module);
-  const inner = perInvocation === 1 ? body : new Statements(module, body);
-  const invocation = `(${GROUP} * ${size}u + ${LANE})`;
-  if (perInvocation === 1) {
-    body.line(`let quad = ${invocation};`);
-    body.line(`if (quad >= ${quads}u) { return; }`);
-  }
-  const { named, quad } = decomposeQuads(inner, 0, coordinates, 'quad');
-  const emitter = new Emitter(module, bindings, new Point([inner], named, quad));
+  body.line(`let run = ${GROUP} * ${size}u + ${LANE};`);
+  body.line(`if (run >= ${runs}u) { return; }`);
+  const named = decomposeRuns(body, 0, coordinates, 'run', 4 * length);
+  const first = named.at(-1)!;
+  // A loop whose count is constant, because compilers unroll those.
+  const loop = length === 1 ? body : new Statements(module, body);
+  loop.line(length === 1 ? 'let quad = run;' : `let quad = run * ${length}u + step;`);
+  if (quads % length !== 0) loop.line(`if (quad >= ${quads}u) { break; }`);
+  const quad =
+    length === 1 ? first : { ...first, level: 1, name: loop.let('i32', `${first.name} + i32(step) * 4`) };
+  const blocks = length === 1 ? [body] : [body, loop];
+  const emitter = new Emitter(module, bindings, new Point(blocks, named.with(-1, quad), quad));
   // Every value before any store: an output may overwrite what the same element reads.
   const values = roots.map((root) => emitter.wide(emitter.value(root)));
   kernel.outputs.forEach((output, i) => {
-    storeFour(parts, output, inner, values[i]!);
+    storeFour(parts, output, loop, values[i]!);
   });
-  if (perInvocation > 1) {
-    body.line(`let start = ${invocation} * ${perInvocation}u;`);
-    body.nest(`for (var quad = start; quad < min(start + ${perInvocation}u, ${quads}u); quad += 1u)`, inner);
-  }
-  return finish(parts, invocations, body, size);
+  if (length > 1) body.nest(`for (var step = 0u; step < ${length}u; step += 1u)`, loop);
+  return finish(parts, runs, body, size);
 }
 
 function storeFour(

@@ -55,20 +55,21 @@ export function decompose(
 }
 
 /**
- * Names for the coordinates of the four neighbours that the `position`-th quad (a u32 expression) along the last
- * coordinate has, the last being that of the first of them.
+ * Names for the coordinates of the first of `length` neighbours along the last one: those of the `position`-th such
+ * run (a u32 expression) in row-major order.
  */
-export function decomposeQuads(
+export function decomposeRuns(
   statements: Statements,
   level: number,
   coordinates: readonly Coordinate[],
   position: string,
-): { named: NamedCoordinate[]; quad: NamedCoordinate } {
+  length: number,
+): NamedCoordinate[] {
   const last = coordinates.at(-1)!;
-  const halved = coordinates.with(-1, { ...last, extent: Math.ceil(last.extent / 4) });
-  const named = decompose(statements, level, halved, position);
-  const quad = { ...last, level, name: statements.let('i32', `${named.at(-1)!.name} * 4`) };
-  return { named: named.with(-1, quad), quad };
+  const counted = coordinates.with(-1, { ...last, extent: Math.ceil(last.extent / length) });
+  const named = decompose(statements, level, counted, position);
+  const name = statements.let('i32', `${named.at(-1)!.name} * ${length}`);
+  return named.with(-1, { ...last, level, name });
 }
 
 export class Point {

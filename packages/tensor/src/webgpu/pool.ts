@@ -16,8 +16,8 @@ export interface PooledBuffer {
   readonly sizeBytes: number;
 }
 
-/** Free bytes that are kept for later leases, at least. */
-const KEPT_BYTES = 64 * 2 ** 20;
+/** Free bytes that are kept for later leases, at least; more where more is leased. */
+const KEPT_BYTES = 128 * 2 ** 20;
 
 /** The size of the buffer that serves a request: a power of two, or 5/4, 6/4 or 7/4 of one. */
 export function sizeClass(bytes: number): number {
@@ -30,7 +30,9 @@ export class BufferPool {
   readonly #device: GPUDevice;
   readonly #usage: number;
   readonly #label: string;
-  readonly #free = new Map<number, PooledBuffer[]>();
+  /** By size, each list from the longest free to the latest, which is leased first. */
+  readonly #free = new Map<number, { readonly buffer: PooledBuffer; readonly since: number }[]>();
+  #returns = 0;
   #freeBytes = 0;
   #leasedBytes = 0;
   #created = 0;
@@ -69,7 +71,7 @@ export class BufferPool {
     const free = this.#free.get(sizeBytes)?.pop();
     if (free) this.#freeBytes -= sizeBytes;
     this.#leasedBytes += sizeBytes;
-    return free ?? this.#create(sizeBytes);
+    return free?.buffer ?? this.#create(sizeBytes);
   }
 
   #create(sizeBytes: number): PooledBuffer {
@@ -84,22 +86,23 @@ export class BufferPool {
   giveBack(buffer: PooledBuffer): void {
     this.#leasedBytes -= buffer.sizeBytes;
     this.#freeBytes += buffer.sizeBytes;
+    this.#returns += 1;
+    const entry = { buffer, since: this.#returns };
     const list = this.#free.get(buffer.sizeBytes);
-    if (list) list.push(buffer);
-    else this.#free.set(buffer.sizeBytes, [buffer]);
+    if (list) list.push(entry);
+    else this.#free.set(buffer.sizeBytes, [entry]);
     if (this.#freeBytes > Math.max(KEPT_BYTES, this.#leasedBytes)) this.#trim();
   }
 
-  /** Retires the largest free buffers until no more than half of what is allowed is free. */
+  /** Retires the buffers that have been free for longest. */
   #trim(): void {
-    const target = Math.max(KEPT_BYTES, this.#leasedBytes) / 2;
-    const sizes = [...this.#free.keys()].sort((a, b) => b - a);
-    for (const size of sizes) {
-      const list = this.#free.get(size)!;
-      while (list.length > 0 && this.#freeBytes > target) {
-        this.#retired.push(list.shift()!); // the one unused for longest
-        this.#freeBytes -= size;
-      }
+    const target = Math.max(KEPT_BYTES, this.#leasedBytes);
+    while (this.#freeBytes > target) {
+      const lists = [...this.#free.values()].filter((list) => list.length > 0);
+      const oldest = lists.reduce((a, b) => (a[0]!.since <= b[0]!.since ? a : b));
+      const { buffer } = oldest.shift()!;
+      this.#freeBytes -= buffer.sizeBytes;
+      this.#retired.push(buffer);
     }
     void this.#destroyBehindFence();
   }

@@ -19,7 +19,7 @@ import {
   type Coordinate,
   coordinatesOf,
   decompose,
-  decomposeQuads,
+  decomposeRuns,
   type NamedCoordinate,
   Point,
 } from './point.ts';
@@ -98,18 +98,17 @@ function emit(parts: Parts): Launch {
   body.line(`let first = ${lanes === 1 ? '0u' : lane};`);
   // Where barriers follow, a lane without an output repeats the last one.
   const position = lanes === 1 ? 'wanted' : body.let('u32', `min(wanted, ${outputs - 1}u)`);
-  const space =
-    quads === 'outer'
-      ? decomposeQuads(body, 0, outer, position)
-      : { named: decompose(body, 0, outer, position), quad: null };
+  const named =
+    quads === 'outer' ? decomposeRuns(body, 0, outer, position, 4) : decompose(body, 0, outer, position);
+  const quad = quads === 'outer' ? named.at(-1)! : null;
   declareQuads(parts);
   const fold = new Fold(kernel, module, quads);
   fold.declare(body, 'total');
-  if (terms > 0) emitLoop(parts, body, fold, space.named, space.quad);
+  if (terms > 0) emitLoop(parts, body, fold, named, quad);
   if (quads === 'folded') fold.narrow(body);
   if (lanes > 1) fold.combineLanes(body, workgroupSize, lanes, byTerm ? 1 : perGroup);
   const tail = lanes === 1 ? body : new Statements(module, body);
-  emitStore(parts, tail, fold, new Point([tail], space.named, space.quad), position);
+  emitStore(parts, tail, fold, new Point([tail], named, quad), position);
   if (lanes > 1) body.nest(`if (first == 0u && wanted < ${outputs}u)`, tail);
   return launch(module, {
     label: kernel.label,
@@ -144,10 +143,9 @@ function emitLoop(
   const block = blocked ? new Statements(module, body) : body;
   const inner = new Statements(module, block);
   const inLoop =
-    quads === 'folded'
-      ? decomposeQuads(inner, 1, folded, 'term')
-      : { named: decompose(inner, 1, folded, 'term'), quad: outerQuad };
-  const point = new Point([body, inner], [...named, ...inLoop.named], inLoop.quad);
+    quads === 'folded' ? decomposeRuns(inner, 1, folded, 'term', 4) : decompose(inner, 1, folded, 'term');
+  const quad = quads === 'folded' ? inLoop.at(-1)! : outerQuad;
+  const point = new Point([body, inner], [...named, ...inLoop], quad);
   const emitter = new Emitter(module, bindings, point);
   const value = emitter.value(kernel.body);
   const name = fold.wide ? emitter.wide(value) : value.name;
