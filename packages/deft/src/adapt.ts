@@ -114,7 +114,9 @@ function expectRoom(path: string, layer: AdaptedLayer, rank: number): void {
 export function expectUngrouped(path: string, layer: AdaptedLayer): void {
   const groups = 'options' in layer ? (layer.options.groups ?? 1) : 1;
   if (groups !== 1)
-    throw new ShapeError(`attach: ${path || 'the module'} is a convolution in groups; expected 1; got ${groups}`);
+    throw new ShapeError(
+      `attach: ${path || 'the module'} is a convolution in groups; expected 1; got ${groups}`,
+    );
 }
 
 /** The stream of random numbers that belongs to a path. */

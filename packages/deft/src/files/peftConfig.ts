@@ -15,6 +15,7 @@ import type { AdapterRequest } from '../adapter.ts';
 import { deft } from '../parametrizations/deft.ts';
 import type { Method } from '../parametrizations/index.ts';
 import { lora } from '../parametrizations/lora.ts';
+import { pathPattern } from '../pathPattern.ts';
 import type { Targets } from '../targets.ts';
 
 /** The version of the format written here. */
@@ -143,6 +144,13 @@ function readRank(config: ConfigReader): number {
 
 function readTargets(config: ConfigReader, json: JsonConfig, key: string): Targets | null {
   const value = json[key] ?? null;
+  if (typeof value === 'string' && value !== 'all-linear') {
+    try {
+      pathPattern(value);
+    } catch (error) {
+      return config.refuse(key, (error as Error).message);
+    }
+  }
   if (value === null || typeof value === 'string') return value;
   if (Array.isArray(value) && value.every((name) => typeof name === 'string')) return value as string[];
   return config.refuse(key, 'expected a list of names, a regular expression or null');
