@@ -332,6 +332,26 @@ export class Expressions {
     });
   }
 
+  private coordinate(f: Expr & { kind: 'coordinate' }): Value {
+    if (f.type !== 'f32') return this.affineLanes(f);
+    if ([f.offset, ...f.strides].every(Number.isInteger)) {
+      const index = this.affineLanes(f);
+      return this.apply([index], (m) => m.op('f32x4.convert_i32x4_s', index.local));
+    }
+    const start: Value = { local: this.at(0).f32(f.offset), level: 0 };
+    return this.axes.reduce((sum, { source, local, level, vector }) => {
+      const stride = f.strides[source]!;
+      if (stride === 0) return sum;
+      const index = vector
+        ? this.laneIndex()
+        : this.once(`index ${local}`, level, 'v128', ({ code }) => code.get(local).op('i32x4.splat'));
+      return this.apply([sum, index], (m) => {
+        const term = m.op('f32x4.mul', m.op('f32x4.convert_i32x4_s', index.local), m.f32(stride));
+        return m.op('f32x4.add', sum.local, term);
+      });
+    }, start);
+  }
+
   /** A new value from values, at the deepest of their levels. */
   private apply(operands: readonly Value[], compute: (m: Lanes) => Local): Value {
     const level = Math.max(0, ...operands.map((operand) => operand.level));
@@ -346,11 +366,8 @@ export class Expressions {
         return this.gather(expr);
       case 'constant':
         return { local: constantLanes(this.at(0), expr.type, expr.value), level: 0 };
-      case 'coordinate': {
-        const index = this.affineLanes(expr);
-        if (expr.type !== 'f32') return index;
-        return this.apply([index], (m) => m.op('f32x4.convert_i32x4_s', index.local));
-      }
+      case 'coordinate':
+        return this.coordinate(expr);
       case 'inside':
         return this.inside(expr.guards) ?? { local: this.at(0).i32(-1), level: 0 };
       case 'folded':
