@@ -32,6 +32,19 @@ const customVjpOp: Op<CustomAttrs> = {
 };
 
 /**
+ * f(...x), whose value has been computed elsewhere, perhaps together with others, with the rule for its derivative in
+ * reverse. No derivative goes through `value` itself.
+ */
+export function withVjp(
+  value: Tensor,
+  x: readonly Tensor[],
+  f: (...x: readonly Tensor[]) => Tensor,
+  rule: VjpRule,
+): Tensor {
+  return apply(customVjpOp, [value, ...x], { f, rule });
+}
+
+/**
  * The function f with the rule for its derivative in reverse: where the traced one is slow, takes much memory or loses
  * digits. Forward derivatives stay f's own.
  */
@@ -39,5 +52,5 @@ export function customVjp(
   f: (...x: readonly Tensor[]) => Tensor,
   rule: VjpRule,
 ): (...x: readonly Tensor[]) => Tensor {
-  return (...x) => apply(customVjpOp, [f(...x.map(stopGradient)), ...x], { f, rule });
+  return (...x) => withVjp(f(...x.map(stopGradient)), x, f, rule);
 }

@@ -12,7 +12,13 @@ import {
   ShapeError,
   tensor,
 } from '@deftjs/tensor';
-import { type AdapterRequest, attachedAdapters, LayerAdapter, requireAdapters } from './adapter.ts';
+import {
+  AdapterGroup,
+  type AdapterRequest,
+  attachedAdapters,
+  LayerAdapter,
+  requireAdapters,
+} from './adapter.ts';
 import { type AdaptedLayer, matrixShape } from './linearMap.ts';
 import { parameterCount, type Theta } from './parametrization.ts';
 import type { Method } from './parametrizations/index.ts';
@@ -56,10 +62,11 @@ export async function attach(module: Module, options: AttachOptions): Promise<Ad
   const thetas = targets.map(([path, layer]) => method.init(layer.weight.value, keyOfPath(seed, path)));
   const values = await onHost(thetas, device);
   const request: AdapterRequest = { method, targetModules, excludeModules: excludeModules ?? null };
+  const group = new AdapterGroup(method);
   const adapters = targets.map(([path, layer], i) => ({
     path,
     layer,
-    adapter: new LayerAdapter(method, request, values[i]!),
+    adapter: new LayerAdapter(group, request, values[i]!),
   }));
   return mount(module, adapterName, adapters);
 }

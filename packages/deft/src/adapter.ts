@@ -2,6 +2,7 @@
 import { Adapter, type Module, Parameter } from '@deftjs/autograd/nn';
 import { mul, type Tensor } from '@deftjs/tensor';
 import { type AdaptedLayer, linearMapOf } from './linearMap.ts';
+import type { LowRankChange } from './lowRankChange.ts';
 import type { Theta } from './parametrization.ts';
 import type { Method } from './parametrizations/index.ts';
 import { adaptableLayers, type Targets } from './targets.ts';
@@ -13,18 +14,52 @@ export interface AdapterRequest {
   readonly excludeModules: Targets | null;
 }
 
+/**
+ * The adapters of one method that were attached together. Their changes are made together, when the first of them is
+ * asked for and again when a parameter has another value: in a traced step, once.
+ */
+export class AdapterGroup {
+  readonly method: Method;
+  readonly #members: LayerAdapter[] = [];
+  #values: readonly Tensor[] = [];
+  #changes: readonly LowRankChange[] = [];
+
+  constructor(method: Method) {
+    this.method = method;
+  }
+
+  /** Takes up a member; returns its number. */
+  join(member: LayerAdapter): number {
+    return this.#members.push(member) - 1;
+  }
+
+  changeOf(member: number): LowRankChange {
+    const values = this.#members.flatMap(({ parameters }) =>
+      Object.values(parameters).map(({ value }) => value),
+    );
+    if (values.length !== this.#values.length || values.some((value, i) => value !== this.#values[i])) {
+      this.#values = values;
+      this.#changes = this.method.changes(
+        this.#members.map(({ parameters }) =>
+          Object.fromEntries(Object.entries(parameters).map(([name, { value }]) => [name, value])),
+        ),
+      );
+    }
+    return this.#changes[member]!;
+  }
+}
+
 /** The parameters are fields under the method's names, so that paths read `to_q.adapters.default.deft_P`. */
 export class LayerAdapter extends Adapter<AdaptedLayer> {
-  /** The method with this layer's rank, which a file may have lowered to what the layer has. */
-  readonly method: Method;
   readonly request: AdapterRequest;
   /** t of W0 + t delta: 1 is the adapter as trained, 0 the base. A compiled function keeps what it was traced with. */
   strength = 1;
   readonly #parameters: Readonly<Record<string, Parameter>>;
+  readonly #group: AdapterGroup;
+  readonly #number: number;
 
-  constructor(method: Method, request: AdapterRequest, theta: Theta) {
+  constructor(group: AdapterGroup, request: AdapterRequest, theta: Theta) {
     super();
-    this.method = method;
     this.request = request;
     this.#parameters = Object.fromEntries(
       Object.entries(theta).map(([name, value]) => {
@@ -34,6 +69,13 @@ export class LayerAdapter extends Adapter<AdaptedLayer> {
       }),
     );
     Object.assign(this, this.#parameters);
+    this.#group = group;
+    this.#number = group.join(this);
+  }
+
+  /** The method with this layer's rank, which a file may have lowered to what the layer has. */
+  get method(): Method {
+    return this.#group.method;
   }
 
   /** The parameters by the method's names. */
@@ -41,8 +83,9 @@ export class LayerAdapter extends Adapter<AdaptedLayer> {
     return this.#parameters;
   }
 
-  get #theta(): Theta {
-    return Object.fromEntries(Object.entries(this.#parameters).map(([name, { value }]) => [name, value]));
+  /** What the parameters stand for now, at strength 1. */
+  get change(): LowRankChange {
+    return this.#group.changeOf(this.#number);
   }
 
   #scaled(delta: Tensor): Tensor {
@@ -50,12 +93,12 @@ export class LayerAdapter extends Adapter<AdaptedLayer> {
   }
 
   override delta(x: Tensor, y0: Tensor, layer: AdaptedLayer): Tensor {
-    return this.#scaled(this.method.apply(x, y0, this.#theta, linearMapOf(layer)));
+    return this.#scaled(this.change.apply(x, y0, linearMapOf(layer)));
   }
 
   /** What merging adds to the layer's weight: float32, of its shape. */
   deltaWeight(layer: AdaptedLayer): Tensor {
-    return this.#scaled(this.method.delta(layer.weight.value, this.#theta));
+    return this.#scaled(this.change.delta(layer.weight.value));
   }
 }
 

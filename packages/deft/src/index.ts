@@ -18,6 +18,7 @@ export {
 } from './files/peft.ts';
 export { type BaseModel, type PeftConfig, readPeftConfig } from './files/peftConfig.ts';
 export type { AdaptedLayer, LinearMap } from './linearMap.ts';
+export type { LowRankChange, Removed, Written } from './lowRankChange.ts';
 export { type Merged, merge } from './merge.ts';
 export { type Parametrization, parameterCount, type Theta } from './parametrization.ts';
 export { type Deft, type DeftOptions, type DeftPreset, deft, deftPresets } from './parametrizations/deft.ts';

@@ -1,13 +1,14 @@
 /**
- * What a fine-tuning method is: two pure functions of the frozen weight W0 and a few trainable tensors theta.
+ * What a fine-tuning method is: which few tensors theta it trains for a layer, how they start, and the change of the
+ * frozen weight W0 that they stand for (lowRankChange.ts), as two pure functions.
  *
- *     delta(W0, theta)      the weight that is added: W = W0 + delta                                          (1)
- *     apply(x, y0, theta)   the same on activations: y = y0 + apply, with y0 = x W0^T before the bias          (2)
+ *     delta(W0)       the weight that is added: W = W0 + delta(W0)                                            (1)
+ *     apply(x, y0)    the same on activations: y = y0 + apply(x, y0), with y0 = x W0^T before the bias        (2)
  *
  * (1) is for merging; (2) is what training runs, and never builds anything of the size of W0 or of out x out.
  */
 import { type Key, numel, type Shape, type Tensor } from '@deftjs/tensor';
-import type { LinearMap } from './linearMap.ts';
+import type { LowRankChange } from './lowRankChange.ts';
 
 /** The trainable tensors of one layer, by name. */
 export type Theta = Readonly<Record<string, Tensor>>;
@@ -23,10 +24,8 @@ export interface Parametrization {
   shapes(weight: Shape): Readonly<Record<string, Shape>>;
   /** Initial theta, float32: a pure function of the weight and the key. */
   init(W0: Tensor, key: Key): Theta;
-  /** Equation (1), in the weight's shape and float32. */
-  delta(W0: Tensor, theta: Theta): Tensor;
-  /** Equation (2): x and y0 as the layer has them, the result like y0. */
-  apply(x: Tensor, y0: Tensor, theta: Theta, map: LinearMap): Tensor;
+  /** The change that each theta stands for. Many layers come together so that those of one shape share kernels. */
+  changes(thetas: readonly Theta[]): readonly LowRankChange[];
 }
 
 /** How many numbers the method trains for a weight of the shape. */

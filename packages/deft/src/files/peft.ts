@@ -18,9 +18,10 @@ import {
   writeSafetensors,
 } from '@deftjs/tensor';
 import { type AdaptedRow, expectFree, expectUngrouped, mount } from '../adapt.ts';
-import { LayerAdapter, requireAdapters } from '../adapter.ts';
+import { AdapterGroup, LayerAdapter, requireAdapters } from '../adapter.ts';
 import { type AdaptedLayer, matrixShape } from '../linearMap.ts';
 import type { Theta } from '../parametrization.ts';
+import type { Method } from '../parametrizations/index.ts';
 import { adaptableLayers, targetTest } from '../targets.ts';
 import { type BaseModel, type PeftConfig, readPeftConfig, writePeftConfig } from './peftConfig.ts';
 
@@ -101,6 +102,7 @@ export async function loadPeft(
   const layers = adaptableLayers(module);
   const adapted = adaptedPaths(source, [...values.keys()], layers);
   checkTargets(source, config, layers, adapted);
+  const groups = new Map<Method, AdapterGroup>();
   const adapters = [...adapted].map((path) => {
     const layer = layers.get(path)!;
     expectFree(adapterName, path, layer);
@@ -120,7 +122,9 @@ export async function loadPeft(
         return [part, tensor(found.data, shape)];
       }),
     );
-    return { path, layer, adapter: new LayerAdapter(method, config, theta) };
+    const group = groups.get(method) ?? new AdapterGroup(method);
+    groups.set(method, group);
+    return { path, layer, adapter: new LayerAdapter(group, config, theta) };
   });
   const [unused] = values.keys();
   if (unused !== undefined) throw new SafetensorsError(source, 'the config has no use for it', unused);

@@ -78,18 +78,17 @@ function readDeft(config: ConfigReader): Read {
   if (projector === 'relu_both' && initialised && !para) {
     config.refuse('init_weights', 'expected false with decomposition_method "relu_both"');
   }
-  const methodOf = (r: number): Method =>
-    deft({
-      rank: r,
-      projector,
-      para,
-      alpha: alpha === 0 ? null : alpha, // PEFT takes 0 for null
-      start: initialised ? 'identity' : 'random',
-      initScale: config.number('init_scale', 1),
-    });
+  const method = deft({
+    rank,
+    projector,
+    para,
+    alpha: alpha === 0 ? null : alpha, // PEFT takes 0 for null
+    start: initialised ? 'identity' : 'random',
+    initScale: config.number('init_scale', 1),
+  });
   return {
-    method: methodOf(rank),
-    methodFor: (outputs) => methodOf(Math.min(rank, outputs)),
+    method,
+    methodFor: (outputs) => (outputs < rank ? deft({ ...method.options, rank: outputs }) : method),
     dropout: config.number('deft_dropout', 0),
   };
 }

@@ -3,30 +3,18 @@
  * removes (arXiv 2406.05641).
  *
  *     W = W0 - K W0 + s Q R,   K = L T^T                      W0 [m, n], P [m, r], R [r, n]                    (1)
- *     y = y0 + (s x R^T - y0 T) Q^T                           where L = Q                                      (2)
  *
  * Q, L and T come from P by one of the projectors. s is 1, or alpha / r. Trained: P and R, r (m + n) numbers; PaRa
- * trains P alone, r m. Cost of (2) per row of x: r (n + 2 m) multiply-adds; memory beside y: 2 r numbers.
+ * trains P alone, r m.
  *
  * Identity start: s Q R0 = K W0, that is R0 = T^T W0 / s, makes step 0 the base model for any P, yet P has a gradient
  * from the start. Random start: R0 ~ N(0, (0.02 initScale)^2), as the authors' code has it.
  */
-import {
-  cast,
-  foldIn,
-  matmul,
-  mul,
-  neg,
-  randomNormal,
-  reshape,
-  type Shape,
-  sub,
-  type Tensor,
-  transpose,
-} from '@deftjs/tensor';
+import { cast, foldIn, matmul, mul, randomNormal, reshape, type Shape, transpose } from '@deftjs/tensor';
 import { matrixShape } from '../linearMap.ts';
+import { lowRankChange } from '../lowRankChange.ts';
 import { expectAlpha, expectRank, type Parametrization } from '../parametrization.ts';
-import { type ProjectorName, projections } from './projectors.ts';
+import { type ProjectorName, projectAll, projections } from './projectors.ts';
 
 /** Standard deviation of P, and of R at a random start. */
 const initialDeviation = 0.02;
@@ -72,8 +60,6 @@ export function deft(given: Partial<DeftOptions> = {}): Deft {
     );
   }
   const scale = alpha === null ? 1 : alpha / rank;
-  const project = projections[projector];
-  const scaled = (R: Tensor): Tensor => (scale === 1 ? R : mul(R, scale));
 
   return {
     name: 'deft',
@@ -92,27 +78,19 @@ export function deft(given: Partial<DeftOptions> = {}): Deft {
         const deviation = initialDeviation * options.initScale;
         return { deft_P: P, deft_R: mul(randomNormal(foldIn(key, 1), [rank, n]), deviation) };
       }
-      const kept = matmul(transpose(project(P).right), reshape(cast(W0, 'f32'), [m, n]));
+      const kept = matmul(transpose(projections[projector](P).right), reshape(cast(W0, 'f32'), [m, n]));
       return { deft_P: P, deft_R: mul(kept, 1 / scale) };
     },
-    delta(W0, { deft_P, deft_R }) {
-      const [m, n] = matrixShape(W0.shape);
-      const { basis, left, right } = project(deft_P!);
-      const removed = matmul(transpose(right), reshape(cast(W0, 'f32'), [m, n])); // [r, n]
-      if (!deft_R) return reshape(neg(matmul(left, removed)), W0.shape);
-      const change =
-        left === basis
-          ? matmul(basis, sub(scaled(deft_R), removed))
-          : sub(matmul(basis, scaled(deft_R)), matmul(left, removed));
-      return reshape(change, W0.shape);
-    },
-    apply(x, y0, { deft_P, deft_R }, map) {
-      const { basis, left, right } = project(deft_P!);
-      const removed = map.mix(y0, transpose(right)); // r channels
-      if (!deft_R) return neg(map.mix(removed, left));
-      const written = map.read(x, scaled(deft_R)); // r channels
-      if (left === basis) return map.mix(sub(written, removed), basis); // (2)
-      return sub(map.mix(written, basis), map.mix(removed, left));
+    changes(thetas) {
+      const projected = projectAll(
+        projector,
+        thetas.map(({ deft_P }) => deft_P!),
+      );
+      return projected.map(({ basis, left, right }, i) => {
+        const R = thetas[i]!.deft_R;
+        const rows = R && (scale === 1 ? R : mul(R, scale));
+        return lowRankChange(rows ? { basis, rows } : null, { left, right });
+      });
     },
   };
 }

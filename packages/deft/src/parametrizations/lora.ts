@@ -8,8 +8,9 @@
  * For a convolution A is one with the layer's geometry to r channels and B a 1 x 1 convolution.
  */
 import { kaimingUniform } from '@deftjs/autograd/nn';
-import { foldIn, matmul, mul, randomNormal, reshape, type Shape, type Tensor, zeros } from '@deftjs/tensor';
+import { foldIn, mul, randomNormal, reshape, type Shape, type Tensor, zeros } from '@deftjs/tensor';
 import { matrixShape } from '../linearMap.ts';
+import { lowRankChange } from '../lowRankChange.ts';
 import { expectAlpha, expectRank, type Parametrization } from '../parametrization.ts';
 
 export interface LoraOptions {
@@ -39,10 +40,6 @@ export function lora(given: Partial<LoraOptions> = {}): Lora {
     const [m, ...rest] = weight;
     return { lora_A: [rank, ...rest], lora_B: [m!, rank, ...rest.slice(1).map(() => 1)] };
   };
-  const asMatrices = (A: Tensor, B: Tensor): { A: Tensor; B: Tensor } => ({
-    A: reshape(A, matrixShape(A.shape)),
-    B: reshape(B, matrixShape(B.shape)),
-  });
   return {
     name: 'lora',
     options: { rank, alpha, start, rsLora },
@@ -56,14 +53,14 @@ export function lora(given: Partial<LoraOptions> = {}): Lora {
         start === 'kaiming' ? kaimingUniform(lora_A, stream) : mul(randomNormal(stream, lora_A), 1 / rank);
       return { lora_A: A, lora_B: zeros(lora_B) };
     },
-    delta(W0, { lora_A, lora_B }) {
-      const { A, B } = asMatrices(lora_A!, lora_B!);
-      return reshape(mul(matmul(B, A), scale), W0.shape);
-    },
-    apply(x, _y0, { lora_A, lora_B }, map) {
-      const { A, B } = asMatrices(lora_A!, lora_B!);
-      const h = map.read(x, A); // r channels
-      return map.mix(scale === 1 ? h : mul(h, scale), B);
-    },
+    changes: (thetas) =>
+      thetas.map(({ lora_A, lora_B }) => {
+        const [A, B] = [asMatrix(lora_A!), asMatrix(lora_B!)];
+        return lowRankChange({ basis: B, rows: scale === 1 ? A : mul(A, scale) }, null);
+      }),
   };
+}
+
+function asMatrix(x: Tensor): Tensor {
+  return reshape(x, matrixShape(x.shape));
 }

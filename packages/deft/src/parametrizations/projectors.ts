@@ -7,7 +7,7 @@
  */
 import { relu, type Tensor } from '@deftjs/tensor';
 import { polarFactor } from '../decompositions/polar.ts';
-import { orthonormalBasis } from '../decompositions/qr.ts';
+import { orthonormalBases, orthonormalBasis } from '../decompositions/qr.ts';
 
 /** The three factors of (1), m x r each. Where the removal writes in the directions of R, `left` is `basis` itself. */
 export interface Projection {
@@ -36,13 +36,15 @@ export function reluBothProjection(P: Tensor): Projection {
 
 /** K = Q Q^T with P = Q R' by Householder QR with LAPACK's signs: the orthogonal projector on the columns of P. */
 export function qrProjection(P: Tensor): Projection {
-  const Q = orthonormalBasis(P);
-  return { basis: Q, left: Q, right: Q };
+  return orthogonal(orthonormalBasis(P));
 }
 
 /** K = Q Q^T with Q = P (P^T P)^(-1/2): the projector of `qrProjection` in a basis that is smooth in P. */
 export function polarProjection(P: Tensor): Projection {
-  const Q = polarFactor(P);
+  return orthogonal(polarFactor(P));
+}
+
+function orthogonal(Q: Tensor): Projection {
   return { basis: Q, left: Q, right: Q };
 }
 
@@ -56,3 +58,8 @@ export const projections = {
 } as const satisfies Readonly<Record<string, (P: Tensor) => Projection>>;
 
 export type ProjectorName = keyof typeof projections;
+
+/** The projection of every P. The QR decompositions of all P of one shape are computed as one batch. */
+export function projectAll(name: ProjectorName, P: readonly Tensor[]): readonly Projection[] {
+  return name === 'qr' ? orthonormalBases(P).map(orthogonal) : P.map(projections[name]);
+}
