@@ -6,7 +6,7 @@
  * Blocks follow from the shapes alone, so results do not depend on the number of threads.
  */
 import type { ContractKernel } from '../kernel.ts';
-import { contiguousStrides, numel } from '../shape.ts';
+import { contiguousStrides, numel, type Shape } from '../shape.ts';
 import type { Code, Local } from './assembler.ts';
 import { Expressions, type LoopAxis, type Pointer } from './expressions.ts';
 import { decompose, forRange, forRuns, vectorLoops } from './loops.ts';
@@ -47,8 +47,8 @@ function blocking(batch: number, m: number, n: number, k: number): Blocking {
   let rows = part(m, maxRows, tileRows);
   let columns = part(n, maxColumns, tileColumns);
   const count = () => batch * Math.ceil(m / rows) * Math.ceil(n / columns);
-  // At least 16 blocks, so that threads that are slowed down hold nobody up; not smaller than packing them pays.
-  while (count() < 16 && rows * columns * k > 4 * smallWork && (rows > 24 || columns > 32)) {
+  // At least 8 blocks, so that threads that are slowed down hold nobody up; not smaller than packing them pays.
+  while (count() < 8 && rows * columns * k > 4 * smallWork && (rows > 24 || columns > 32)) {
     if (columns >= rows && columns > 32) columns = part(columns, columns / 2, tileColumns);
     else rows = part(rows, rows / 2, tileRows);
   }
@@ -58,8 +58,20 @@ function blocking(batch: number, m: number, n: number, k: number): Blocking {
   return { rows, columns, depth: part(k, maxDepth, 4), down, across, count: count(), perChunk };
 }
 
+/**
+ * Whether the batch is counted along with n: where A is the same for all of it (the weights of a convolution), larger
+ * blocks of columns need A packed less often.
+ */
+function foldsBatch({ a: { view }, batch }: ContractKernel): boolean {
+  return batch.every(
+    (extent, axis) => extent === 1 || [view, ...view.guards].every((f) => f.strides[axis] === 0),
+  );
+}
+
 export function writeContract(target: Target, kernel: ContractKernel): WrittenKernel {
-  const [batch, m, n, k] = [numel(kernel.batch), numel(kernel.m), numel(kernel.n), numel(kernel.k)];
+  const folds = foldsBatch(kernel);
+  const [whole, m, inner, k] = [numel(kernel.batch), numel(kernel.m), numel(kernel.n), numel(kernel.k)];
+  const [batch, n] = folds ? [1, whole * inner] : [whole, inner];
   const blocks = blocking(batch, m, n, k);
   const opened = openKernel(target, kernel);
   const { fn, body, chunk } = opened;
@@ -77,7 +89,7 @@ export function writeContract(target: Target, kernel: ContractKernel): WrittenKe
   };
   body.get(chunk).i32(blocks.perChunk).op('i32.mul').set(block);
   upTo(block, blocks.perChunk, blocks.count, end);
-  const product = writeProduct(target, kernel, opened, blocks);
+  const product = writeProduct(target, kernel, opened, blocks, folds);
   forRange(body, block, end, 1, () => {
     body.get(block).set(down);
     decompose(body, down, [
@@ -90,7 +102,7 @@ export function writeContract(target: Target, kernel: ContractKernel): WrittenKe
     upTo(bounds.m0, blocks.rows, m, bounds.m1);
     upTo(bounds.n0, blocks.columns, n, bounds.n1);
     product(index, bounds);
-    writeEpilogue(kernel, opened, blocks, index, bounds);
+    writeEpilogue(kernel, opened, blocks, folds ? null : index, bounds);
   });
   const phase = { index: target.module.add(fn), chunks: Math.ceil(blocks.count / blocks.perChunk) };
   return { phases: [phase], scratchBytes: scratchLayout(blocks).bytes, sharedBytes: 0 };
@@ -116,30 +128,30 @@ function writeProduct(
   kernel: ContractKernel,
   { fn, body, scratch, bindings }: KernelFunction,
   blocks: Blocking,
+  folds: boolean,
 ): (batch: Local, bounds: Bounds) => void {
-  const { batch, m, n, k } = kernel;
-  const depth = numel(k);
+  const depth = numel(kernel.k);
   const layout = scratchLayout(blocks);
-  const lead = batch.length;
   const [pointerA, pointerB] = [bindings[kernel.a.binding]!, bindings[kernel.b.binding]!];
   const bufferOf = (binding: number) => {
     const { buffer, dtype } = kernel.bindings[binding]!;
     return { dtype, length: target.lengths[buffer]! };
   };
-  const a = operandTables(
-    kernel.a.view,
-    bufferOf(kernel.a.binding),
-    batch,
-    { start: lead, shape: m },
-    { start: lead + m.length, shape: k },
-  );
-  const b = operandTables(
-    kernel.b.view,
-    bufferOf(kernel.b.binding),
-    batch,
-    { start: lead + k.length, shape: n },
-    { start: lead, shape: k },
-  );
+  const axes = (start: number, shape: Shape) => Array.from(shape, (_, axis) => start + axis);
+  const lead = kernel.batch.length;
+  const batch = axes(0, kernel.batch);
+  const a = operandTables(kernel.a.view, bufferOf(kernel.a.binding), {
+    batch: folds ? [] : batch,
+    panel: axes(lead, kernel.m),
+    k: axes(lead + kernel.m.length, kernel.k),
+  });
+  const columns = axes(lead + kernel.k.length, kernel.n);
+  const b = operandTables(kernel.b.view, bufferOf(kernel.b.binding), {
+    batch: folds ? [] : batch,
+    panel: folds ? [...batch, ...columns] : columns,
+    k: axes(lead, kernel.k),
+  });
+  const [m, n] = [a.panel.address.length, b.panel.address.length];
   const [k0, k1, length, panel, tile, addressA, addressB, to] = [0, 0, 0, 0, 0, 0, 0, 0].map(() =>
     fn.local('i32'),
   ) as [Local, Local, Local, Local, Local, Local, Local, Local];
@@ -203,9 +215,9 @@ function writeProduct(
       body.get(k0).i32(blocks.depth).op('i32.add').tee(k1).get(limit, k1, limit);
       body.op('i32.lt_u').op('select').tee(k1).get(k0).op('i32.sub').set(length);
       body.get(scratch).i32(layout.a).op('i32.add').set(to);
-      panels(m0, m1, numel(m), tileRows, (width) => pack(a, pointerA, startA, width, tileRows));
+      panels(m0, m1, m, tileRows, (width) => pack(a, pointerA, startA, width, tileRows));
       body.get(scratch).i32(layout.b).op('i32.add').set(to);
-      panels(n0, n1, numel(n), tileColumns, (width) => {
+      panels(n0, n1, n, tileColumns, (width) => {
         body.get(to).set(addressB);
         pack(b, pointerB, startB, columnsOf(width), tileColumns);
         multiply(columnsOf(width));
@@ -218,7 +230,7 @@ function writeProduct(
       body.get(panel).set(column);
       body.get(scratch).i32(layout.a).op('i32.add').set(addressA);
       body.get(column, n0).op('i32.sub').i32(4).op('i32.mul').get(scratch).op('i32.add').set(tile);
-      panels(m0, m1, numel(m), tileRows, (rows) => {
+      panels(m0, m1, m, tileRows, (rows) => {
         body
           .get(addressA, addressB, length, tile)
           .i32(4 * blocks.columns)
@@ -274,15 +286,16 @@ function writeEpilogue(
   kernel: ContractKernel,
   { context, fn, body, scratch, bindings, outputs }: KernelFunction,
   blocks: Blocking,
-  batch: Local,
+  batch: Local | null,
   { m0, m1, n0, n1 }: Bounds,
 ): void {
   const groups = [kernel.batch, kernel.m, kernel.n];
   const { expr } = kernel.output;
   const stored = { offset: 0, strides: contiguousStrides(groups.flat()) };
   const merged = mergeGroups(groups, [stored, ...affineFunctions([expr])]);
-  const last = merged.at(-1);
-  const inner = last?.group === 2 ? last : undefined;
+  // Where there is no batch, its axes count as columns, before those of n.
+  const isColumn = ({ group }: { group: number }) => group === 2 || (group === 0 && batch === null);
+  const inner = merged.filter(isColumn).at(-1);
   const innerExtent = inner?.extent ?? 1;
   const [m, position, rest, source] = [0, 0, 0, 0].map(() => fn.local('i32')) as [Local, Local, Local, Local];
   body.get(m0).set(m);
@@ -320,12 +333,18 @@ function writeEpilogue(
         return section;
       };
       vectorLoops(fn, body, expressions, { i, stop, extent: innerExtent }, emit, () => {
-        const outer = (group: number) => axes.filter((axis) => axis.group === group && !axis.vector);
-        body.get(batch).set(rest);
-        decompose(body, rest, outer(0));
+        const outer = (group: number) => axes.filter((axis) => axis.group === group);
+        if (batch !== null) {
+          body.get(batch).set(rest);
+          decompose(body, rest, outer(0));
+        }
         body.get(m).set(rest);
         decompose(body, rest, outer(1));
-        decompose(body, row, outer(2));
+        decompose(
+          body,
+          row,
+          axes.filter((axis) => isColumn(axis) && !axis.vector),
+        );
         body.append(expressions.section(1));
       });
     });

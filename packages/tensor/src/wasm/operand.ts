@@ -7,7 +7,7 @@
  * Tables make any view (broadcast, strided, overlapping windows, padding) as simple as a matrix.
  */
 import { bytesPerElement, type DType } from '../dtype.ts';
-import { numel, type Shape } from '../shape.ts';
+import type { Shape } from '../shape.ts';
 import { type Affine, rangeOf, type View } from '../view.ts';
 
 export interface Part {
@@ -30,42 +30,51 @@ export interface Operand {
 /** How far outside its buffer a load may begin: less than the margins of the memory. */
 const nearBytes = 32768;
 
-/** The operand's tables; `panelAt` and `kAt` are the first axes of its panel and k groups in the view. */
+/** The operand's tables: which axes of its view make up the batch, the panel axis and k. */
 export function operandTables(
   view: View,
   buffer: { readonly dtype: DType; readonly length: number },
-  batch: Shape,
-  panel: { readonly start: number; readonly shape: Shape },
-  k: { readonly start: number; readonly shape: Shape },
+  axes: {
+    readonly batch: readonly number[];
+    readonly panel: readonly number[];
+    readonly k: readonly number[];
+  },
 ): Operand {
   const size = bytesPerElement(buffer.dtype);
-  const part = (start: number, shape: Shape, withOffset: boolean): Part => ({
-    address: values(view, start, shape, size, withOffset),
-    guards: view.guards.map((guard) => values(guard, start, shape, 1, withOffset)),
+  const part = (own: readonly number[], withOffset: boolean): Part => ({
+    address: values(view, view.shape, own, size, withOffset),
+    guards: view.guards.map((guard) => values(guard, view.shape, own, 1, withOffset)),
   });
   const { low, high } = rangeOf(view, view.shape);
   return {
     dtype: buffer.dtype,
-    batch: part(0, batch, true),
-    panel: part(panel.start, panel.shape, false),
-    k: part(k.start, k.shape, false),
+    batch: part(axes.batch, true),
+    panel: part(axes.panel, false),
+    k: part(axes.k, false),
     limits: view.guards.map(({ limit }) => limit),
     isNear: low * size >= -nearBytes && (high - buffer.length) * size <= nearBytes,
   };
 }
 
-/** scale (offset + sum_i strides_i x_i) for all x over the axes from `start`, row-major. */
-function values(f: Affine, start: number, shape: Shape, scale: number, withOffset: boolean): Int32Array {
+/** scale (offset + sum_i strides_i x_i) for all x over the given axes, row-major. */
+function values(
+  f: Affine,
+  shape: Shape,
+  axes: readonly number[],
+  scale: number,
+  withOffset: boolean,
+): Int32Array {
   let table = Int32Array.of(withOffset ? f.offset * scale : 0);
-  shape.forEach((extent, axis) => {
-    const stride = f.strides[start + axis]! * scale;
+  for (const axis of axes) {
+    const extent = shape[axis]!;
+    const stride = f.strides[axis]! * scale;
     const next = new Int32Array(table.length * extent);
     for (let i = 0; i < table.length; i += 1) {
       for (let x = 0; x < extent; x += 1) next[i * extent + x] = table[i]! + stride * x;
     }
     table = next;
-  });
-  return numel(shape) === 0 ? new Int32Array(0) : table;
+  }
+  return table;
 }
 
 /** Steps of the last axis that has extent, in bytes and for each guard: what neighbours differ by in a regular run. */
