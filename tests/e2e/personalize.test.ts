@@ -1,0 +1,159 @@
+/** The `deft` command as a user runs it: bundled, in a process of its own, from a base made by `deft pretrain`. */
+import { spawn } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+const here = dirname(fileURLToPath(import.meta.url));
+const root = join(here, '../..');
+const folder = fs.mkdtempSync(join(os.tmpdir(), 'deft-e2e-'));
+const base = join(folder, 'tiny/base');
+
+interface Ended {
+  readonly status: number | null;
+  readonly text: string;
+}
+
+/** Runs a program to its end; `interrupt` is a line at which SIGINT is sent. */
+function run(
+  args: readonly string[],
+  { env = {}, interrupt }: { env?: NodeJS.ProcessEnv; interrupt?: RegExp } = {},
+) {
+  return new Promise<Ended>((resolve) => {
+    const child = spawn(process.execPath, args, { cwd: root, env: { ...process.env, ...env } });
+    let text = '';
+    let sent = false;
+    const hear = (chunk: Buffer): void => {
+      text += chunk;
+      if (!sent && interrupt?.test(text)) {
+        sent = true;
+        child.kill('SIGINT');
+      }
+    };
+    child.stdout.on('data', hear);
+    child.stderr.on('data', hear);
+    child.on('close', (status) => resolve({ status, text }));
+  });
+}
+
+const deft = (args: readonly string[], options: Parameters<typeof run>[1] = {}): Promise<Ended> =>
+  run([join(root, 'packages/trainer/dist/deft.js'), ...args, '--device', 'wasm'], options);
+
+function train(
+  name: string,
+  args: readonly string[] = [],
+  options: Parameters<typeof run>[1] = {},
+): Promise<Ended> {
+  const settings = {
+    name,
+    base,
+    steps: 12,
+    checkpoint_every: 5,
+    'sampling.steps': 2,
+    'sampling.seeds': '[1]',
+  };
+  const set = Object.entries(settings).flatMap(([key, value]) => ['--set', `${key}=${value}`]);
+  return deft(['train', 'examples/personalize.yaml', '--runs', folder, ...set, ...args], options);
+}
+
+const adapterOf = (name: string): Buffer =>
+  fs.readFileSync(join(folder, name, 'adapter/adapter_model.safetensors'));
+
+beforeAll(async () => {
+  const bundled = await run(['scripts/bundle.mjs']);
+  expect(bundled.status, bundled.text).toBe(0);
+  const made = await deft(['pretrain', join(here, 'tiny.yaml'), '--runs', folder]);
+  expect(made.status, made.text).toBe(0);
+}, 240_000);
+
+afterAll(() => fs.rmSync(folder, { recursive: true, force: true }));
+
+describe('deft train', () => {
+  test('leaves an adapter, pictures, numbers and a report', async () => {
+    const { status, text } = await train('whole');
+    expect(status, text).toBe(0);
+    const files = [
+      'adapter/adapter_config.json',
+      'samples.png',
+      'pictures.png',
+      'loss.png',
+      'metrics.json',
+      'report.md',
+    ];
+    for (const file of files)
+      expect(fs.statSync(join(folder, 'whole', file)).size, file).toBeGreaterThan(100);
+    const report = fs.readFileSync(join(folder, 'whole/report.md'), 'utf8');
+    for (const [, file] of report.matchAll(/\]\(([^)#]+)\)/g)) {
+      expect(fs.existsSync(join(folder, 'whole', file!)), file).toBe(true);
+    }
+  }, 240_000);
+
+  test('gives the same bytes for the same seed, whatever the number of threads', async () => {
+    await train('again', [], { env: { DEFT_THREADS: '1' } });
+    expect(adapterOf('again').equals(adapterOf('whole'))).toBe(true);
+    await train('other', ['--set', 'seed=2']);
+    expect(adapterOf('other').equals(adapterOf('whole'))).toBe(false);
+  }, 240_000);
+
+  test('stopped by Ctrl-C goes on to the same adapter', async () => {
+    const stopped = await train('stopped', ['--set', 'steps=2000'], { interrupt: /step \d+ of 2000/ });
+    expect(stopped.status, stopped.text).toBe(130);
+    const refused = await train('stopped');
+    expect(refused.status).toBe(2);
+    expect(refused.text).toMatch(/--resume/);
+    const at = Number(
+      /step-(\d+)/.exec(fs.readdirSync(join(folder, 'stopped/checkpoints')).sort().at(-1)!)?.[1],
+    );
+    const steps = ['--set', `steps=${at + 3}`];
+    const resumed = await train('stopped', ['--resume', ...steps]);
+    expect(resumed.status, resumed.text).toBe(0);
+    await train('straight', steps);
+    expect(adapterOf('stopped').equals(adapterOf('straight'))).toBe(true);
+  }, 240_000);
+});
+
+describe('deft sample', () => {
+  test('draws with and without the adapter', async () => {
+    const sheet = async (model: string, file: string, ...more: string[]): Promise<Buffer> => {
+      const out = join(folder, file);
+      const args = ['sample', model, '--prompt', 'a big sks toy', '--steps', '2', '--out', out, ...more];
+      const { status, text } = await deft(args);
+      expect(status, text).toBe(0);
+      return fs.readFileSync(out);
+    };
+    const plain = await sheet(base, 'base.png');
+    expect((await sheet(join(folder, 'whole'), 'none.png', '--strength', '0')).equals(plain)).toBe(true);
+    expect((await sheet(join(folder, 'whole'), 'much.png', '--strength', '10')).equals(plain)).toBe(false);
+  }, 240_000);
+});
+
+const bad: readonly (readonly [what: string, args: readonly string[], status: number, message: RegExp])[] = [
+  ['no such base', ['--set', 'base=nowhere'], 2, /no such base/],
+  ['a rank larger than a layer allows', ['--set', 'rank=64'], 2, /rank .*64/],
+  ['no layer of that name', ['--set', 'target_modules=[to_x]'], 2, /to_x/],
+  ['an unknown key', ['--set', 'learing_rate=1'], 2, /learning_rate/],
+  ['an unknown method', ['--set', 'method=loar'], 2, /method/],
+  ['a folder without pictures', ['--set', 'data.folder=packages'], 1, /no pictures|no images/],
+  ['a word that the base does not know', ['--set', 'sampling.prompts=[a zebra]'], 2, /zebra/],
+];
+
+describe('deft train refuses in one line and writes nothing:', () => {
+  test.each(bad)(
+    '%s',
+    async (_what, args, status, message) => {
+      const ended = await train('bad', args);
+      expect(ended.text).toMatch(message);
+      expect(ended.status, ended.text).toBe(status);
+      expect(
+        ended.text
+          .trim()
+          .split('\n')
+          .filter((line) => !line.startsWith('deft: wasm')),
+      ).toHaveLength(1);
+      expect(fs.existsSync(join(folder, 'bad'))).toBe(false);
+    },
+    60_000,
+  );
+});
