@@ -13,6 +13,7 @@
 import {
   add,
   cast,
+  DTypeError,
   decode,
   foldIn,
   isFloat,
@@ -176,7 +177,7 @@ function judge(name: string, comparisons: readonly Comparison[]): GradcheckRepor
   if (failure !== null) {
     const { place, got, expected } = failure.comparison;
     throw new GradcheckError(
-      `${name}: ${place}; expected ${expected}; got ${got}; relative error ${failure.error.toExponential(2)}`,
+      `${name}, ${place}; expected ${expected}; got ${got}; relative error ${failure.error.toExponential(2)}`,
     );
   }
   return { comparisons: comparisons.length, worst };
@@ -216,6 +217,11 @@ async function check(
     like.map(({ shape, dtype }) => placeholder(shape, dtype));
   const variables = fresh(points);
   const outputs = f(...variables);
+  if (points.length === 0 || outputs.length === 0) {
+    throw new DTypeError(
+      `${name}: expected floats to differentiate; got ${points.length} inputs and ${outputs.length} results`,
+    );
+  }
   const [cotangents, tangents] = [fresh(outputs), fresh(points)];
   const value = await compiled(variables, outputs);
   const reverse = await compiled(
@@ -232,39 +238,41 @@ async function check(
   const us = directionsIn(results, 'output', keyOf(1));
   const gradients: Float64Array[][] = [];
   for (const u of us) gradients.push(await reverse([...x, ...spread(results, u)]));
-  const comparisons: Comparison[] = [];
+  const [againstDifference, againstReverse]: [Comparison[], Comparison[]] = [[], []];
   for (const v of directionsIn(points, 'input', keyOf(2))) {
-    const moved = x[v.leaf]!.filter((_, i) => v.along[i] !== 0);
-    const h = step * Math.max(1, largest(moved));
-    const towards = (sign: number): Float64Array[] =>
-      x.map((values, i) => (i === v.leaf ? values.map((at, j) => at + sign * h * v.along[j]!) : values));
-    const [ahead, behind] = [await value(towards(1)), await value(towards(-1))];
+    const h = step * Math.max(1, largest(x[v.leaf]!.filter((_, i) => v.along[i] !== 0)));
+    const moved = (by: number): Float64Array[] =>
+      x.map((values, i) => (i === v.leaf ? values.map((at, j) => at + by * v.along[j]!) : values));
+    const [ahead, behind] = [await value(moved(h)), await value(moved(-h))];
+    const difference = ahead.map((to, i) => to.map((at, j) => (at - behind[i]![j]!) / (2 * h)));
     const tangent = await forward([...x, ...spread(points, v)]);
     us.forEach((u, i) => {
-      const difference = ahead[u.leaf]!.map((at, j) => (at - behind[u.leaf]![j]!) / (2 * h));
-      const by = dot(gradients[i]![v.leaf]!, v.along); // <J^T u, v>
-      const shared = { block: `${u.leaf} ${v.leaf}`, noise: noiseOf(u.along, y[u.leaf]!, h) };
-      const place = `${u.place} by ${v.place}`;
-      comparisons.push(
-        {
-          ...shared,
-          place: `vjp of ${place} against the central difference`,
-          got: by,
-          expected: dot(u.along, difference),
-          tolerance,
-        },
-        {
-          ...shared,
-          place: `jvp of ${place} against the vjp`,
-          got: dot(u.along, tangent[u.leaf]!),
-          expected: by,
-          tolerance: roundingTolerance,
-          noise: roundingTolerance,
-        },
-      );
+      const reversed = dot(gradients[i]![v.leaf]!, v.along); // <J^T u, v>
+      const pair = { block: `${u.leaf} ${v.leaf}`, place: `${u.place} by ${v.place}` };
+      againstDifference.push({
+        ...pair,
+        got: reversed,
+        expected: dot(u.along, difference[u.leaf]!),
+        tolerance,
+        noise: noiseOf(u.along, y[u.leaf]!, h),
+      });
+      againstReverse.push({
+        ...pair,
+        got: dot(u.along, tangent[u.leaf]!),
+        expected: reversed,
+        tolerance: roundingTolerance,
+        noise: roundingTolerance,
+      });
     });
   }
-  return judge(name, comparisons);
+  return combined(
+    judge(`${name}: vjp against central differences`, againstDifference),
+    judge(`${name}: jvp against vjp`, againstReverse),
+  );
+}
+
+function combined(a: GradcheckReport, b: GradcheckReport): GradcheckReport {
+  return { comparisons: a.comparisons + b.comparisons, worst: Math.max(a.worst, b.worst) };
 }
 
 /** What rounding f(x) costs the quotient (1): a few units in the last place of each value, over h. */
@@ -276,7 +284,7 @@ function noiseOf(u: Float64Array, y: Float64Array, h: number): number {
  * Equation (1) for f at the inputs, every float leaf of them: how many numbers were compared, and the worst.
  * The inputs keep away from places without a derivative by more than the step. f is traced, not run: it must not
  * evaluate its arguments.
- * @throws GradcheckError naming the worst place
+ * @throws GradcheckError naming the worst place, DTypeError when no input or no result is a float
  */
 export async function gradcheck<A extends readonly Tree[]>(
   f: (...inputs: A) => Tree,
@@ -290,7 +298,7 @@ export async function gradcheck<A extends readonly Tree[]>(
 /**
  * Second derivatives of f at the inputs: equation (1) for the pullback of f in the inputs and cotangents, and
  * equation (2).
- * @throws GradcheckError naming the worst place
+ * @throws GradcheckError naming the worst place, DTypeError when no input or no result is a float
  */
 export async function gradgradcheck<A extends readonly Tree[]>(
   f: (...inputs: A) => Tree,
@@ -308,11 +316,7 @@ export async function gradgradcheck<A extends readonly Tree[]>(
       x.slice(points.length),
     );
   const report = await check('gradgradcheck', pullback, [...points, ...weights], options);
-  const symmetric = await hessianSymmetry(flat, points, weights);
-  return {
-    comparisons: report.comparisons + symmetric.comparisons,
-    worst: Math.max(report.worst, symmetric.worst),
-  };
+  return combined(report, await hessianSymmetry(flat, points, weights));
 }
 
 /** Equation (2) along random directions through all inputs at once. */
@@ -343,7 +347,7 @@ async function hessianSymmetry(
     a.reduce((total, values, i) => total + dot(values, b[i]!), 0);
   const comparisons = vectors.flatMap((v, i) =>
     vectors.slice(0, i).map((w, j) => ({
-      place: `the Hessian is not symmetric between random directions ${i} and ${j}`,
+      place: `random directions ${i} and ${j}`,
       block: '',
       got: inner(w, products[i]!),
       expected: inner(v, products[j]!),
@@ -351,5 +355,5 @@ async function hessianSymmetry(
       noise: roundingTolerance,
     })),
   );
-  return judge('gradgradcheck', comparisons);
+  return judge('gradgradcheck: symmetry of the Hessian', comparisons);
 }
