@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { doctorCommand } from './doctor.ts';
+import { evalCommand } from './eval.ts';
 import { pretrainCommand } from './pretrain.ts';
 import { sampleCommand } from './sample.ts';
 import { trainCommand } from './train.ts';
@@ -11,6 +12,7 @@ import { trainCommand } from './train.ts';
 export const commands: readonly (() => Command)[] = [
   trainCommand,
   sampleCommand,
+  evalCommand,
   pretrainCommand,
   doctorCommand,
 ];

@@ -1,6 +1,6 @@
 /** `deft sample`: pictures of prompts, drawn by a base model or by what a run made of it. */
 import { Command } from 'commander';
-import { UserError } from '../userError.ts';
+import { numberOption } from './numbers.ts';
 
 interface SampleOptions {
   readonly prompt: readonly string[];
@@ -12,19 +12,8 @@ interface SampleOptions {
   readonly out: string;
 }
 
-function number(name: string, min: number, max: number, isWhole = false) {
-  return (written: string): number => {
-    const value = Number(written);
-    if (written.trim() === '' || !(value >= min && value <= max) || (isWhole && !Number.isInteger(value))) {
-      const kind = isWhole ? 'a whole number' : 'a number';
-      throw new UserError(`--${name}: expected ${kind} from ${min} to ${max}; got "${written}"`, 2);
-    }
-    return value;
-  };
-}
-
 export function sampleCommand(): Command {
-  const appendSeed = number('seed', 0, 2 ** 32 - 1, true);
+  const appendSeed = numberOption('seed', 0, 2 ** 32 - 1, { whole: true });
   return new Command('sample')
     .description('draw pictures of prompts with a base model or a run of deft train')
     .argument('<model>', 'a run folder, a model folder, or the name of a shipped model')
@@ -38,12 +27,12 @@ export function sampleCommand(): Command {
       'noise to start from (repeatable); default 1',
       (text: string, before?: number[]) => [...(before ?? []), appendSeed(text)],
     )
-    .option('--steps <number>', 'denoising steps', number('steps', 1, 1000, true), 25)
-    .option('--guidance <number>', 'guidance scale; 1 is none', number('guidance', 0, 100), 3)
+    .option('--steps <number>', 'denoising steps', numberOption('steps', 1, 1000, { whole: true }), 25)
+    .option('--guidance <number>', 'guidance scale; 1 is none', numberOption('guidance', 0, 100), 3)
     .option(
       '--strength <number>',
       "how much of the run's adapter: 0 none, 1 all",
-      number('strength', -10, 10),
+      numberOption('strength', -10, 10),
       1,
     )
     .option('--device <name>', 'auto, webgpu, wasm or reference', 'auto')
