@@ -41,6 +41,14 @@ export function expressionsOf(draft: Draft): Expr[] {
   return draft.kind === 'reduce' ? [draft.body, ...outputs] : outputs;
 }
 
+/** The kernel with each of its expressions changed. */
+export function withExpressions(draft: Draft, change: (expr: Expr) => Expr): Draft {
+  const changed = (output: Output): Output => ({ ...output, expr: change(output.expr) });
+  if (draft.kind === 'map') return { ...draft, outputs: draft.outputs.map(changed) };
+  const output = changed(draft.output);
+  return draft.kind === 'reduce' ? { ...draft, body: change(draft.body), output } : { ...draft, output };
+}
+
 /** The bindings that a loop reads besides its expressions. */
 function operandsOfLoop(draft: Draft): number[] {
   if (draft.kind === 'contract') return [draft.a.binding, draft.b.binding];

@@ -2,6 +2,7 @@
  * Epilogues: a map kernel that is the only reader of a fold's or a contraction's result becomes the expression that
  * kernel stores, so that the result never goes through memory on its own.
  */
+
 import { numel } from '../shape.ts';
 import { reshapeView } from '../view.ts';
 import { type Draft, fitsBindings, shapeOf, valuesRead, writesOf } from './drafts.ts';
@@ -38,9 +39,9 @@ export function foldEpilogues(
 /** One kernel that computes the loop and then the map of its result; null where there is none. */
 function withEpilogue(loop: Draft, map: Draft, value: number, expressions: Expressions): Draft | null {
   if (map.kind !== 'map' || map.outputs.length > 1) return null;
-  if (loop.kind === 'map' || loop.kind === 'scatter' || loop.output.expr.kind !== 'folded') return null;
-  const shape = shapeOf(loop);
+  if ((loop.kind !== 'reduce' && loop.kind !== 'contract') || loop.output.expr.kind !== 'folded') return null;
   const [output] = map.outputs;
+  const shape = shapeOf(loop);
   const reads = readsOf(output!.expr).filter(({ binding }) => binding === value);
   if (!reads.every((read) => read.kind === 'load' && isWhole(read, numel(shape)))) return null;
   const moved = expressions.through(output!.expr, map.shape, (view) => reshapeView(view, shape));

@@ -18,6 +18,7 @@ import { foldEpilogues } from './epilogue.ts';
 import { Expressions, isWhole, type Load, readsOf, type ViewMap, walk } from './expression.ts';
 import type { Ir, Node } from './ir.ts';
 import { mergeMaps } from './merge.ts';
+import { orderLoops } from './order.ts';
 
 /** Larger expressions are cut: compilers of shaders and registers have limits. */
 const maxExpressionSize = 64;
@@ -37,12 +38,9 @@ export function fuse(ir: Ir): Fusion {
   for (const node of ir.nodes) builder.add(node);
   const outputs = ir.outputs.map((id) => builder.value(id));
   const { expressions } = builder;
-  const needed = neededDrafts(builder.drafts, outputs);
-  return {
-    drafts: mergeMaps(foldEpilogues(needed, outputs, expressions), outputs, expressions),
-    outputs,
-    expressions,
-  };
+  let drafts = neededDrafts(builder.drafts, outputs);
+  for (const pass of [orderLoops, foldEpilogues, mergeMaps]) drafts = pass(drafts, outputs, expressions);
+  return { drafts, outputs, expressions };
 }
 
 /** The drafts that an output depends on: a value can have lost its readers while expressions were cut to size. */
