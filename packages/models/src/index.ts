@@ -25,4 +25,5 @@ export * from './schedulers/index.ts';
 export * from './tokenizer.ts';
 export * from './transformer2d.ts';
 export * from './unet.ts';
+export * from './vae.ts';
 export * from './weights.ts';

@@ -6,7 +6,7 @@
 import { Conv2d, GroupNorm, LayerNorm, Linear, Module } from '@deftjs/autograd/nn';
 import { add, attention, gelu, mul, permute, reshape, split, type Tensor } from '@deftjs/tensor';
 
-/** Multi-head attention from x over a context (x itself if none is given), without biases on the way in. */
+/** Multi-head attention from x over a context (x itself if none is given). */
 export class Attention extends Module {
   readonly heads: number;
   readonly to_q: Linear;
@@ -14,12 +14,13 @@ export class Attention extends Module {
   readonly to_v: Linear;
   readonly to_out: readonly [Linear];
 
-  constructor(channels: number, contextWidth: number, heads: number) {
+  /** @param bias whether queries, keys and values have biases */
+  constructor(channels: number, contextWidth: number, heads: number, { bias = false } = {}) {
     super();
     this.heads = heads;
-    this.to_q = new Linear(channels, channels, { bias: false });
-    this.to_k = new Linear(contextWidth, channels, { bias: false });
-    this.to_v = new Linear(contextWidth, channels, { bias: false });
+    this.to_q = new Linear(channels, channels, { bias });
+    this.to_k = new Linear(contextWidth, channels, { bias });
+    this.to_v = new Linear(contextWidth, channels, { bias });
     this.to_out = [new Linear(channels, channels)];
   }
 
@@ -146,13 +147,13 @@ export class Transformer2DModel extends Module {
 }
 
 /** [B, C, H, W] -> [B, HW, C]. */
-function toTokens(x: Tensor): Tensor {
+export function toTokens(x: Tensor): Tensor {
   const [batch, channels, height, width] = x.shape as [number, number, number, number];
   return permute(reshape(x, [batch, channels, height * width]), [0, 2, 1]);
 }
 
 /** [B, HW, C] -> [B, C, H, W]. */
-function toPixels(x: Tensor, height: number, width: number): Tensor {
+export function toPixels(x: Tensor, height: number, width: number): Tensor {
   const [batch, , channels] = x.shape as [number, number, number];
   return reshape(permute(x, [0, 2, 1]), [batch, channels, height, width]);
 }
