@@ -1,16 +1,7 @@
 /** `deft sample`: pictures of prompts, drawn by a base model or by what a run made of it. */
 import { Command } from 'commander';
+import type { SampleRequest } from '../base/sample.ts';
 import { numberOption } from './numbers.ts';
-
-interface SampleOptions {
-  readonly prompt: readonly string[];
-  readonly seed: readonly number[];
-  readonly steps: number;
-  readonly guidance: number;
-  readonly strength: number;
-  readonly device: string;
-  readonly out: string;
-}
 
 export function sampleCommand(): Command {
   const appendSeed = numberOption('seed', 0, 2 ** 32 - 1, { whole: true });
@@ -37,7 +28,7 @@ export function sampleCommand(): Command {
     )
     .option('--device <name>', 'auto, webgpu, wasm or reference', 'auto')
     .option('--out <file>', 'where the sheet of pictures is written', 'samples.png')
-    .action(async (model: string, options: SampleOptions) => {
+    .action(async (model: string, options: SampleRequest) => {
       const { sample } = await import('../base/sample.ts');
       await sample(model, { ...options, seed: options.seed ?? [1] });
     });
