@@ -304,7 +304,7 @@ describe('options', () => {
   it('of LoRA start give A its distribution: uniform in 1/sqrt(n), or normal of deviation 1/r', async () => {
     const W0 = tensor(new Float32Array(64 * 256), [64, 256]);
     const A = async (start: 'kaiming' | 'gaussian'): Promise<Float64Array> =>
-      Float64Array.from(await read(lora({ rank: 8, start }).init(W0, [1, 2]).lora_A!));
+      Float64Array.from(await read(lora({ rank: 8, start }).init([{ W0, key: [1, 2] }])[0]!.lora_A!));
     const kaiming = await A('kaiming');
     expect(kaiming.every((a) => Math.abs(a) <= 1 / 16)).toBe(true);
     const deviation = (a: Float64Array): number =>
@@ -319,7 +319,7 @@ describe('options', () => {
       fc.asyncProperty(fc.double({ min: 0.25, max: 64, noNaN: true }), async (alpha) => {
         const W0 = randomNormal([9, 9], [6, 5]);
         const R = async (a: number | null): Promise<number[][]> =>
-          matrixOf(deft({ rank: 2, projector: 'qr', alpha: a }).init(W0, [3, 4]).deft_R!);
+          matrixOf(deft({ rank: 2, projector: 'qr', alpha: a }).init([{ W0, key: [3, 4] }])[0]!.deft_R!);
         const [scaled, plain] = [await R(alpha), await R(null)];
         const s = alpha / 2;
         expect(

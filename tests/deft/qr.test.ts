@@ -1,7 +1,6 @@
 import { grad } from '@deftjs/autograd';
 import { gradcheck, gradgradcheck } from '@deftjs/autograd/gradcheck';
-import { orthonormalBasis, polarFactor, qr } from '@deftjs/deft';
-import { readSafetensorsFile } from '@deftjs/models/node';
+import { orthonormalBases, orthonormalBasis, polarFactor, qr } from '@deftjs/deft';
 import {
   add,
   mul,
@@ -26,7 +25,7 @@ import {
   tensorOf,
   transposed,
 } from './matrices.ts';
-import { goldenPath, relativeError } from './toy.ts';
+import { readCase, relativeError } from './toy.ts';
 
 const device = referenceDevice();
 
@@ -43,8 +42,8 @@ const wellConditioned = fc
 
 describe('qr', () => {
   it('equals PyTorch: Q, R and the gradient of both', async () => {
-    const file = await readSafetensorsFile(goldenPath('linalg', 'case.safetensors'));
-    const at = (name: string): Tensor => tensor(file.get(name)!.data, file.get(name)!.shape);
+    const golden = await readCase('linalg');
+    const at = (name: string): Tensor => golden[name]!;
     const { Q, R } = qr(at('qr/A'));
     const g = grad((A: Tensor) => {
       const parts = qr(A);
@@ -56,7 +55,7 @@ describe('qr', () => {
       [R, 'qr/R'],
       [g, 'qr/gradA'],
     ] as const) {
-      expect(relativeError(await read(x, device), file.get(name)!.data), name).toBeLessThan(1e-5);
+      expect(relativeError(await read(x, device), await read(at(name))), name).toBeLessThan(1e-5);
     }
   });
 
@@ -180,6 +179,48 @@ describe('qr', () => {
     expect(() => qr(tensor(new Float32Array(size), shape))).toThrow(
       new ShapeError(`qr: expected [m, n] with m >= n >= 1; got [${shape.join(', ')}]`),
     );
+  });
+});
+
+describe('orthonormalBases', () => {
+  const shapes = [
+    [5, 2],
+    [4, 4],
+    [5, 2],
+    [3, 1],
+    [5, 2],
+  ] as const;
+  // 4 on the diagonal: heads keep away from zero, where the sign of a column flips.
+  const many = shapes.map(([m, n], seed) => {
+    const A = fc.sample(matrices(m, n), { numRuns: 1, seed })[0]!;
+    return tensorOf(A.map((row, i) => row.map((x, j) => 0.25 * x + (i === j ? 4 : 0))));
+  });
+
+  it('gives each matrix the basis and the derivatives that it has alone', async () => {
+    const together = orthonormalBases(many);
+    for (const [i, A] of many.entries()) {
+      const alone = await matrixOf(orthonormalBasis(A));
+      expect(await matrixOf(together[i]!)).toEqual(alone);
+    }
+    await gradcheck((...A: Tensor[]) => orthonormalBases(A), many);
+  });
+
+  it('takes as many folds for ten matrices of a shape as for one', () => {
+    const folds = (count: number): number => {
+      const A = Array.from({ length: count }, () =>
+        tensorOf([
+          [1, 2],
+          [3, 4],
+          [5, 6],
+        ]),
+      );
+      const nodes = new Set<Tensor>(orthonormalBases(A));
+      for (const { source } of nodes)
+        if (source.kind === 'applied') for (const x of source.inputs) nodes.add(x);
+      return [...nodes].filter(({ source }) => source.kind === 'applied' && source.op.name === 'sum').length;
+    };
+    expect(folds(1)).toBeGreaterThan(0);
+    expect(folds(10)).toBe(folds(1));
   });
 });
 

@@ -1,8 +1,7 @@
 /** The toy model of the golden PEFT cases, and reading of case files. */
 import { readFileSync } from 'node:fs';
 import { Linear, loadState, Module } from '@deftjs/autograd/nn';
-import { readSafetensorsFile } from '@deftjs/models/node';
-import { silu, type Tensor, tensor } from '@deftjs/tensor';
+import { memorySource, openSafetensors, silu, type Tensor, tensor } from '@deftjs/tensor';
 
 /** y = fc2(silu(fc1(x))) with the weights given under `base/`. */
 export class Toy extends Module {
@@ -30,8 +29,14 @@ export function goldenPath(...parts: string[]): string {
 }
 
 export async function readCase(folder: string): Promise<Case> {
-  const file = await readSafetensorsFile(goldenPath(folder, 'case.safetensors'));
-  return Object.fromEntries([...file].map(([name, { data, shape }]) => [name, tensor(data, shape)]));
+  const file = await openSafetensors(
+    memorySource(folder, readFileSync(goldenPath(folder, 'case.safetensors'))),
+  );
+  const entries = file.names.map(async (name) => {
+    const { data, shape, dtype } = await file.read(name);
+    return [name, tensor(data, shape, dtype)] as const;
+  });
+  return Object.fromEntries(await Promise.all(entries));
 }
 
 export function readJson(...parts: string[]): Record<string, unknown> {

@@ -59,7 +59,9 @@ export async function attach(module: Module, options: AttachOptions): Promise<Ad
     expectFree(adapterName, path, layer);
     expectRoom(path, layer, method.rank);
   }
-  const thetas = targets.map(([path, layer]) => method.init(layer.weight.value, keyOfPath(seed, path)));
+  const thetas = method.init(
+    targets.map(([path, layer]) => ({ W0: layer.weight.value, key: keyOfPath(seed, path) })),
+  );
   const values = await onHost(thetas, device);
   const request: AdapterRequest = { method, targetModules, excludeModules: excludeModules ?? null };
   const group = new AdapterGroup(method);

@@ -8,7 +8,8 @@ export {
 } from './adapt.ts';
 export { type AdapterRequest, type AttachedAdapter, attachedAdapters, LayerAdapter } from './adapter.ts';
 export { polarFactor } from './decompositions/polar.ts';
-export { orthonormalBasis, qr } from './decompositions/qr.ts';
+export { orthonormalBases, orthonormalBasis, qr } from './decompositions/qr.ts';
+export { diagnose, type LayerDiagnostics } from './diagnostics.ts';
 export {
   type LoadPeftOptions,
   loadPeft,
@@ -20,7 +21,7 @@ export { type BaseModel, type PeftConfig, readPeftConfig } from './files/peftCon
 export type { AdaptedLayer, LinearMap } from './linearMap.ts';
 export type { LowRankChange, Removed, Written } from './lowRankChange.ts';
 export { type Merged, merge } from './merge.ts';
-export { type Parametrization, parameterCount, type Theta } from './parametrization.ts';
+export { type FreshLayer, type Parametrization, parameterCount, type Theta } from './parametrization.ts';
 export { type Deft, type DeftOptions, type DeftPreset, deft, deftPresets } from './parametrizations/deft.ts';
 export { type Method, methods } from './parametrizations/index.ts';
 export { type Lora, type LoraOptions, lora } from './parametrizations/lora.ts';

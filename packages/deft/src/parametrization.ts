@@ -13,6 +13,12 @@ import type { LowRankChange } from './lowRankChange.ts';
 /** The trainable tensors of one layer, by name. */
 export type Theta = Readonly<Record<string, Tensor>>;
 
+/** A layer whose theta is to be drawn. */
+export interface FreshLayer {
+  readonly W0: Tensor;
+  readonly key: Key;
+}
+
 /** A method with its options decided. Every method is one file in parametrizations/. */
 export interface Parametrization {
   /** "deft", "lora": the key in the list of methods. */
@@ -22,9 +28,9 @@ export interface Parametrization {
   readonly identityAtInit: boolean;
   /** Names and shapes of theta for a weight of the shape. */
   shapes(weight: Shape): Readonly<Record<string, Shape>>;
-  /** Initial theta, float32: a pure function of the weight and the key. */
-  init(W0: Tensor, key: Key): Theta;
-  /** The change that each theta stands for. Many layers come together so that those of one shape share kernels. */
+  /** Initial thetas, float32: each a pure function of a layer's weight and key. */
+  init(layers: readonly FreshLayer[]): readonly Theta[];
+  /** The change that each theta stands for. Layers come together so that those of one shape share kernels. */
   changes(thetas: readonly Theta[]): readonly LowRankChange[];
 }
 

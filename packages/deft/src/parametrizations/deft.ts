@@ -14,7 +14,7 @@ import { cast, foldIn, matmul, mul, randomNormal, reshape, type Shape, transpose
 import { matrixShape } from '../linearMap.ts';
 import { lowRankChange } from '../lowRankChange.ts';
 import { expectAlpha, expectRank, type Parametrization } from '../parametrization.ts';
-import { type ProjectorName, projectAll, projections } from './projectors.ts';
+import { type ProjectorName, projectAll } from './projectors.ts';
 
 /** Standard deviation of P, and of R at a random start. */
 const initialDeviation = 0.02;
@@ -70,16 +70,23 @@ export function deft(given: Partial<DeftOptions> = {}): Deft {
       const [m, n] = matrixShape(weight);
       return para ? { deft_P: [m, rank] } : { deft_P: [m, rank], deft_R: [rank, n] };
     },
-    init(W0, key) {
-      const [m, n] = matrixShape(W0.shape);
-      const P = mul(randomNormal(foldIn(key, 0), [m, rank]), initialDeviation);
-      if (para) return { deft_P: P };
+    init(layers) {
+      const P = layers.map(({ W0, key }) =>
+        mul(randomNormal(foldIn(key, 0), [W0.shape[0]!, rank]), initialDeviation),
+      );
+      if (para) return P.map((deft_P) => ({ deft_P }));
       if (start === 'random') {
         const deviation = initialDeviation * options.initScale;
-        return { deft_P: P, deft_R: mul(randomNormal(foldIn(key, 1), [rank, n]), deviation) };
+        return layers.map(({ W0, key }, i) => {
+          const R = randomNormal(foldIn(key, 1), [rank, matrixShape(W0.shape)[1]]);
+          return { deft_P: P[i]!, deft_R: mul(R, deviation) };
+        });
       }
-      const kept = matmul(transpose(projections[projector](P).right), reshape(cast(W0, 'f32'), [m, n]));
-      return { deft_P: P, deft_R: mul(kept, 1 / scale) };
+      return projectAll(projector, P).map(({ right }, i) => {
+        const { W0 } = layers[i]!;
+        const kept = matmul(transpose(right), reshape(cast(W0, 'f32'), matrixShape(W0.shape)));
+        return { deft_P: P[i]!, deft_R: mul(kept, 1 / scale) };
+      });
     },
     changes(thetas) {
       const projected = projectAll(

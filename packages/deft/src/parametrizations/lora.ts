@@ -46,13 +46,14 @@ export function lora(given: Partial<LoraOptions> = {}): Lora {
     rank,
     identityAtInit: true,
     shapes,
-    init(W0, key) {
-      const { lora_A, lora_B } = shapes(W0.shape);
-      const stream = foldIn(key, 0);
-      const A =
-        start === 'kaiming' ? kaimingUniform(lora_A, stream) : mul(randomNormal(stream, lora_A), 1 / rank);
-      return { lora_A: A, lora_B: zeros(lora_B) };
-    },
+    init: (layers) =>
+      layers.map(({ W0, key }) => {
+        const { lora_A, lora_B } = shapes(W0.shape);
+        const stream = foldIn(key, 0);
+        const A =
+          start === 'kaiming' ? kaimingUniform(lora_A, stream) : mul(randomNormal(stream, lora_A), 1 / rank);
+        return { lora_A: A, lora_B: zeros(lora_B) };
+      }),
     changes: (thetas) =>
       thetas.map(({ lora_A, lora_B }) => {
         const [A, B] = [asMatrix(lora_A!), asMatrix(lora_B!)];

@@ -1,0 +1,103 @@
+import { initialize, Linear } from '@deftjs/autograd/nn';
+import {
+  attach,
+  deft,
+  diagnose,
+  type LayerAdapter,
+  type LayerDiagnostics,
+  lora,
+  type Method,
+} from '@deftjs/deft';
+import { randomNormal, referenceDevice, setDevice } from '@deftjs/tensor';
+import fc from 'fast-check';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { symmetricEigen } from '../../packages/deft/src/decompositions/symmetricEigen.ts';
+import { eye, largest, matrices, matrixOf, plus, product, transposed } from './matrices.ts';
+
+beforeAll(() => setDevice(referenceDevice()));
+
+async function adapted(
+  method: Method,
+  perturbed = true,
+): Promise<{ layer: Linear; numbers: LayerDiagnostics }> {
+  const layer = new Linear(6, 8);
+  initialize(layer, 4);
+  await attach(layer, { method, targetModules: '', seed: 1 });
+  const adapter = layer.adapters.default as LayerAdapter;
+  if (perturbed) {
+    Object.values(adapter.parameters).forEach((parameter, i) => {
+      parameter.value = randomNormal([2, i], parameter.shape);
+    });
+  }
+  const [numbers] = await diagnose(layer);
+  return { layer, numbers: numbers! };
+}
+
+const norm = (a: number[][]): number => Math.hypot(...a.flat());
+
+describe('diagnose', () => {
+  it.each<[string, Method]>([
+    ['none', deft({ rank: 2, start: 'random' })],
+    ['relu', deft({ rank: 2, projector: 'relu', start: 'random', alpha: 5 })],
+    ['relu_both', deft({ rank: 2, projector: 'relu_both', start: 'random' })],
+    ['qr', deft({ rank: 2, projector: 'qr', start: 'random' })],
+    ['para', deft({ rank: 2, projector: 'relu', para: true })],
+    ['lora', lora({ rank: 2, alpha: 5 })],
+  ])('%s: equals the numbers of the dense matrices', async (_name, method) => {
+    const { layer, numbers } = await adapted(method);
+    const { written, removed } = (layer.adapters.default as LayerAdapter).change;
+    const W0 = await matrixOf(layer.weight.value);
+    const zero = W0.map((row) => row.map(() => 0));
+    const put = written ? product(await matrixOf(written.basis), await matrixOf(written.rows)) : zero;
+    const K = removed && product(await matrixOf(removed.left), transposed(await matrixOf(removed.right)));
+    const taken = K ? product(K, W0) : zero;
+    const delta = plus(put, taken, -1);
+    // Small matrices are read as float32, and the roots of differences halve the digits at worst.
+    expect(numbers.injectedEnergy).toBeCloseTo(norm(put) / norm(W0), 4);
+    expect(numbers.removedEnergy).toBeCloseTo(norm(taken) / norm(W0), 4);
+    expect(numbers.changeEnergy).toBeCloseTo(norm(delta) / norm(W0), 4);
+    if (K) expect(numbers.projectorDefect).toBeCloseTo(norm(plus(product(K, K), K, -1)), 3);
+    else expect(numbers.projectorDefect).toBeNull();
+    const singular = symmetricEigen(product(transposed(delta), delta)).values.map((v) =>
+      Math.sqrt(Math.max(0, v)),
+    );
+    const total = singular.reduce((a, b) => a + b, 0);
+    const entropy = singular.reduce((a, s) => (s < 1e-6 ? a : a - (s / total) * Math.log(s / total)), 0);
+    expect(numbers.effectiveRank).toBeCloseTo(Math.exp(entropy), 2);
+  });
+
+  it('sees no change at an identity start, though as much is removed as is written', async () => {
+    const { numbers } = await adapted(deft({ rank: 2, projector: 'qr' }), false);
+    expect(numbers.changeEnergy).toBeLessThan(1e-3); // a root of float32 rounding
+    expect(numbers.removedEnergy).toBeGreaterThan(0.1);
+    expect(numbers.injectedEnergy).toBeCloseTo(numbers.removedEnergy, 5);
+    expect(numbers.projectorDefect).toBeLessThan(1e-3);
+    expect(numbers.path).toBe('');
+  });
+
+  it('says which adapters there are', async () => {
+    const { layer } = await adapted(lora({ rank: 1 }));
+    await expect(diagnose(layer, 'other')).rejects.toThrow(
+      'diagnose: no adapter is named "other"; there are: default',
+    );
+  });
+});
+
+describe('symmetricEigen', () => {
+  it('diagonalises: orthonormal vectors, values in order, the matrix back', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 6 }).chain((n) => matrices(n, n)),
+        (A) => {
+          const S = plus(A, transposed(A));
+          const { values, vectors } = symmetricEigen(S);
+          expect(largest(plus(product(vectors, transposed(vectors)), eye(S.length), -1))).toBeLessThan(1e-12);
+          const D = eye(S.length).map((row, i) => row.map((x) => x * values[i]!));
+          expect(largest(plus(product(product(transposed(vectors), D), vectors), S, -1))).toBeLessThan(1e-11);
+          expect([...values].sort((a, b) => b - a)).toEqual(values);
+        },
+      ),
+      { numRuns: 100 },
+    );
+  });
+});
