@@ -57,6 +57,19 @@ function leaf(shape: readonly number[], draw: Draw): Tensor {
   );
 }
 
+/** Axes split, moved, multiplied, moved back and merged, as attention does with its heads. */
+function heads(x: Tensor, draw: Draw): Tensor {
+  const rows = [...factors(x.size, draw), 1, 1, 1].slice(0, 3);
+  const split = T.reshape(x, [...rows, x.size / numel(rows)]);
+  const moved = T.permute(split, [0, 2, 1, 3]);
+  const scaled = draw(2) === 0 ? moved : T.mul(moved, 0.5);
+  const product = draw(2) === 0 ? T.matmul(scaled, T.transpose(scaled)) : scaled;
+  const back = T.permute(product, draw(3) === 0 ? [0, 1, 2, 3] : [0, 2, 1, 3]);
+  const merged = T.reshape(back, [back.shape[0]! * back.shape[1]!, back.shape[2]! * back.shape[3]!]);
+  const projected = T.linear(merged, leaf([1 + draw(3), merged.shape[1]!], draw));
+  return draw(2) === 0 ? projected : T.transpose(T.tanh(projected));
+}
+
 const unary = [T.neg, T.abs, T.tanh, T.silu, T.square, T.relu, (x: Tensor) => T.exp(T.minimum(x, 2))];
 const binary = [
   T.add,
@@ -122,6 +135,14 @@ const instructions: readonly ((x: Tensor, y: Tensor, draw: Draw) => Tensor | nul
     return T.conv2d(image, weight, null, { padding: 2, stride: 1 + draw(2) });
   },
   (x, _y, draw) => T.linear(T.reshape(x, [x.size / (x.shape.at(-1) ?? 1), x.shape.at(-1) ?? 1]), leaf([2 + draw(2), x.shape.at(-1) ?? 1], draw)),
+  (x, _y, draw) => heads(x, draw),
+  (x, _y, draw) => heads(x, draw),
+  (x, _y, draw) => {
+    if (x.rank < 2) return null;
+    const other = leaf(x.shape, draw);
+    const product = draw(2) === 0 ? T.matmul(x, T.transpose(other)) : T.matmul(T.transpose(x), other);
+    return draw(2) === 0 ? product : T.transpose(product);
+  },
 ];
 
 export interface RandomProgram {

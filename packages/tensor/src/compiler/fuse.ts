@@ -12,13 +12,14 @@ import { scalarOf } from '../ops/elementwise.ts';
 import { numel, type Shape } from '../shape.ts';
 import { contiguousView, padView, permuteView, type View } from '../view.ts';
 import { consumersOf, countUsers, demandedNodes } from './consumers.ts';
+import { readThroughCopies } from './copies.ts';
 import { isWorthKeeping, isWorthKeepingBefore } from './cost.ts';
 import { type Draft, maxBuffers, valuesRead, writesOf } from './drafts.ts';
 import { foldEpilogues } from './epilogue.ts';
 import { Expressions, isWhole, type Load, readsOf, type ViewMap, walk } from './expression.ts';
 import type { Ir, Node } from './ir.ts';
 import { mergeMaps } from './merge.ts';
-import { orderLoops } from './order.ts';
+import { orderLoops, orderMaps } from './order.ts';
 
 /** Larger expressions are cut: compilers of shaders and registers have limits. */
 const maxExpressionSize = 64;
@@ -38,8 +39,9 @@ export function fuse(ir: Ir): Fusion {
   for (const node of ir.nodes) builder.add(node);
   const outputs = ir.outputs.map((id) => builder.value(id));
   const { expressions } = builder;
-  let drafts = neededDrafts(builder.drafts, outputs);
-  for (const pass of [orderLoops, foldEpilogues, mergeMaps]) drafts = pass(drafts, outputs, expressions);
+  let drafts = neededDrafts(readThroughCopies(builder.drafts), outputs);
+  for (const pass of [orderLoops, orderMaps, foldEpilogues, mergeMaps])
+    drafts = pass(drafts, outputs, expressions);
   return { drafts, outputs, expressions };
 }
 

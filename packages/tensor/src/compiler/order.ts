@@ -1,10 +1,22 @@
 /**
- * The order in which loops store their results: where all readers take a result in one other order (a weight's
- * gradient, transposed), the loop stores it in that order, and the readers have it as it is.
+ * The order in which kernels store their results.
+ *
+ * Where all readers take a loop's result in one other order (a weight's gradient, transposed), the loop stores it in
+ * that order. Where only a map kernel takes it, in an order that the loop cannot store (attention's heads, scaled),
+ * the map keeps the loop's order and its readers look elsewhere. Either way the map can become the loop's epilogue.
  */
-import type { ContractKernel, ReduceKernel } from '../kernel.ts';
-import { contiguousView, isContiguous, mergeAxes, permuteView, reshapeView, type View } from '../view.ts';
-import { type Digits, digitsOf } from './digits.ts';
+import type { ContractKernel, MapKernel, ReduceKernel } from '../kernel.ts';
+import type { Shape } from '../shape.ts';
+import {
+  contiguousView,
+  isContiguous,
+  mergeAxes,
+  permuteView,
+  reshapeView,
+  substitute,
+  type View,
+} from '../view.ts';
+import { type Digits, digitsOf, indicesOf } from './digits.ts';
 import { type Draft, expressionsOf, shapeOf, valuesRead, withExpressions } from './drafts.ts';
 import { type Expressions, readsOf } from './expression.ts';
 
@@ -15,10 +27,7 @@ export function orderLoops(
   expressions: Expressions,
 ): Draft[] {
   const ordered = [...drafts];
-  const readers = new Map<number, number[]>();
-  drafts.forEach((draft, position) => {
-    for (const value of valuesRead(draft)) readers.set(value, [...(readers.get(value) ?? []), position]);
-  });
+  const readers = readersOf(drafts);
   drafts.forEach((_, position) => {
     const loop = ordered[position]!;
     if (loop.kind !== 'reduce' && loop.kind !== 'contract') return;
@@ -42,6 +51,100 @@ export function orderLoops(
     }
   });
   return ordered;
+}
+
+/** The drafts with maps of loop results kept in the loops' order; those that are outputs stay as they are. */
+export function orderMaps(
+  drafts: readonly Draft[],
+  outputs: readonly number[],
+  expressions: Expressions,
+): Draft[] {
+  const ordered = [...drafts];
+  const readers = readersOf(drafts);
+  const isOutput = new Set(outputs);
+  drafts.forEach((loop, position) => {
+    if (loop.kind !== 'reduce' && loop.kind !== 'contract') return;
+    const { buffer } = loop.output;
+    const [at, ...others] = readers.get(buffer) ?? [];
+    const map = at === undefined ? undefined : ordered[at];
+    if (map?.kind !== 'map' || map.outputs.length > 1 || others.length > 0 || isOutput.has(buffer)) return;
+    const [output] = map.outputs;
+    const order = commonOrder([map], buffer);
+    if (!order || isOutput.has(output!.buffer)) return;
+    const kept = keepOrder(map, order, shapeOf(ordered[position]!), expressions);
+    if (!kept) return;
+    const users = readers.get(output!.buffer) ?? [];
+    const moved = users.map((user) => rereading(ordered[user]!, output!.buffer, kept.digits, expressions));
+    if (moved.includes(null)) return;
+    ordered[at!] = kept.map;
+    users.forEach((user, i) => {
+      ordered[user] = moved[i]!;
+    });
+  });
+  return ordered;
+}
+
+/** The map with its result in the order of the loop's that it reads; null where another of its reads cannot follow. */
+function keepOrder(
+  map: MapKernel,
+  order: View,
+  shape: Shape,
+  expressions: Expressions,
+): { readonly map: MapKernel; readonly digits: Digits } | null {
+  const digits = digitsOf(order, shape);
+  if (!digits) return null;
+  const { own, read, base } = digits;
+  const kept = own.flat();
+  const [output] = map.outputs;
+  const expr = expressions.through(output!.expr, map.shape, (view) => {
+    const cut = reshapeView(view, read.map(base));
+    return (
+      cut &&
+      permuteView(
+        cut,
+        kept.map((weight) => read.indexOf(weight)),
+      )
+    );
+  });
+  return expr && { map: { ...map, shape: kept.map(base), outputs: [{ ...output!, expr }] }, digits };
+}
+
+/** The kernel when the value that it reads lies in the order of the digits' weights; null where it cannot be told. */
+function rereading(
+  draft: Draft,
+  value: number,
+  { read, base }: Digits,
+  expressions: Expressions,
+): Draft | null {
+  const before = read.map(base);
+  const now: View = { shape: before, offset: 0, strides: read, guards: [] };
+  const reread = (view: View): View | null => {
+    const indices = indicesOf(view, before);
+    return indices && { ...substitute(now, view.shape, indices), guards: view.guards };
+  };
+  if (draft.kind === 'scatter' && (draft.index.binding === value || draft.values.binding === value))
+    return null;
+  const loads = readsOf(...expressionsOf(draft)).filter(({ binding }) => binding === value);
+  if (!loads.every(({ kind, view }) => kind === 'load' && reread(view))) return null;
+  const moved = withExpressions(draft, (expr) =>
+    expressions.replace(expr, (load) =>
+      load.binding === value ? expressions.of({ ...load, view: reread(load.view)! }) : null,
+    ),
+  );
+  if (moved.kind !== 'contract') return moved;
+  const [a, b] = [moved.a, moved.b].map((operand) => {
+    const view = operand.binding === value ? reread(operand.view) : operand.view;
+    return view && { ...operand, view };
+  });
+  return a && b ? { ...moved, a, b } : null;
+}
+
+function readersOf(drafts: readonly Draft[]): Map<number, number[]> {
+  const readers = new Map<number, number[]>();
+  drafts.forEach((draft, position) => {
+    for (const value of valuesRead(draft)) readers.set(value, [...(readers.get(value) ?? []), position]);
+  });
+  return readers;
 }
 
 /** A view that reads the value in the order that all readers read it in; null where it is the order it has. */
