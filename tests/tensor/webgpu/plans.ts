@@ -383,7 +383,43 @@ export const contracts: Arbitrary<AddKernel> = fc
       }),
   );
 
-/** Both contractions of a convolution's input with its windows: the shape of conv2d, with padding and strides. */
+export interface Convolution {
+  readonly batch: number;
+  readonly channels: number;
+  readonly filters: number;
+  readonly size: number;
+  readonly kernel: number;
+  readonly stride: number;
+  readonly padding: number;
+  readonly seed: number;
+}
+
+/** A convolution as a contraction of weights with windows. */
+export function convolution(of: Convolution): AddKernel {
+  const { batch, channels, filters, size, kernel, stride, padding, seed } = of;
+  return (plan) => {
+    const margin = [0, 0, padding, padding];
+    const padded = padView(contiguousView([batch, channels, size, size]), margin, margin);
+    const windows = windowView(windowView(padded, 2, kernel, stride, 1), 3, kernel, stride, 1); // [N, C, H, W, KH, KW]
+    const [h, w] = [windows.shape[2]!, windows.shape[3]!];
+    const k = [channels, kernel, kernel];
+    const weights = expandView(contiguousView([1, filters, ...k]), [batch, filters, ...k]);
+    const a = plan.bind(plan.input('f32', noise(numel([filters, ...k]), seed)));
+    const b = plan.bind(plan.input('f32', noise(batch * channels * size * size, seed + 1)));
+    plan.kernel({
+      kind: 'contract',
+      label: `conv ${JSON.stringify(of)}`,
+      batch: [batch],
+      m: [filters],
+      n: [h, w],
+      k,
+      a: { binding: a, view: weights },
+      b: { binding: b, view: permuteView(windows, [0, 1, 4, 5, 2, 3]) },
+      output: { dtype: 'f32', expr: folded(), buffer: plan.output('f32', numel([batch, filters, h, w])) },
+    });
+  };
+}
+
 export const convolutions: Arbitrary<AddKernel> = fc
   .record({
     batch: fc.constantFrom(1, 2),
@@ -395,30 +431,7 @@ export const convolutions: Arbitrary<AddKernel> = fc
     padding: fc.constantFrom(0, 1),
     seed: seeds,
   })
-  .map(({ batch, channels, filters, size, kernel, stride, padding, seed }) => (plan) => {
-    const padded = padView(
-      contiguousView([batch, channels, size, size]),
-      [0, 0, padding, padding],
-      [0, 0, padding, padding],
-    );
-    const windows = windowView(windowView(padded, 2, kernel, stride, 1), 3, kernel, stride, 1); // [N, C, H, W, KH, KW]
-    const [h, w] = [windows.shape[2]!, windows.shape[3]!];
-    const k = [channels, kernel, kernel];
-    const weights = expandView(contiguousView([1, filters, ...k]), [batch, filters, ...k]);
-    const a = plan.bind(plan.input('f32', noise(numel([filters, ...k]), seed)));
-    const b = plan.bind(plan.input('f32', noise(batch * channels * size * size, seed + 1)));
-    plan.kernel({
-      kind: 'contract',
-      label: `conv ${batch}x${channels}x${size} ${filters}x${kernel} stride ${stride} padding ${padding}`,
-      batch: [batch],
-      m: [filters],
-      n: [h, w],
-      k,
-      a: { binding: a, view: weights },
-      b: { binding: b, view: permuteView(windows, [0, 1, 4, 5, 2, 3]) },
-      output: { dtype: 'f32', expr: folded(), buffer: plan.output('f32', numel([batch, filters, h, w])) },
-    });
-  });
+  .map(convolution);
 
 export const scatters: Arbitrary<AddKernel> = fc
   .tuple(

@@ -10,7 +10,7 @@ import { storeOne, storePair, storeQuad } from './access.ts';
 import { type Buffers, KernelBindings } from './bindings.ts';
 import type { Capabilities } from './capabilities.ts';
 import { Emitter, type Value } from './emitter.ts';
-import { GROUP, LANE, type Launch, launch, spaces, workgroupSizeFor } from './launch.ts';
+import { GROUP, LANE, type Launch, launch, loopStart, spaces, workgroupSizeFor } from './launch.ts';
 import { Module, Statements } from './module.ts';
 import { type Coordinate, coordinatesOf, decompose, decomposeRuns, Point, quadsIn } from './point.ts';
 
@@ -86,7 +86,6 @@ function emitQuads(parts: Parts & { readonly last: Coordinate }): Launch {
   body.line(`if (run >= ${runs}u) { return; }`);
   const named = decomposeRuns(body, 0, coordinates, 'run', 4 * length);
   const first = named.at(-1)!;
-  // A loop whose count is constant, because compilers unroll those.
   const loop = length === 1 ? body : new Statements(module, body);
   loop.line(length === 1 ? 'let quad = run;' : `let quad = run * ${length}u + step;`);
   if (quads % length !== 0) loop.line(`if (quad >= ${quads}u) { break; }`);
@@ -99,7 +98,8 @@ function emitQuads(parts: Parts & { readonly last: Coordinate }): Launch {
   kernel.outputs.forEach((output, i) => {
     storeFour(parts, output, loop, values[i]!);
   });
-  if (length > 1) body.nest(`for (var step = 0u; step < ${length}u; step += 1u)`, loop);
+  if (length > 1)
+    body.nest(`for (var step = ${loopStart(module.capabilities)}; step < ${length}u; step += 1u)`, loop);
   return finish(parts, runs, body, size);
 }
 

@@ -12,8 +12,15 @@ import { type Coordinate, coordinatesOf, decompose, isQuadView, Point } from './
 /** Values of the view's address and of each guard, as far as they are known: i32 expressions. */
 export type Part = readonly string[];
 
-/** Axes [start, end). */
-export type Axes = readonly [number, number];
+/** Axes [start, end) of an operand's view. */
+type Axes = readonly [number, number];
+
+interface OperandAxes {
+  readonly batch: Axes;
+  /** Those that the other operand lacks: m or n. */
+  readonly free: Axes;
+  readonly k: Axes;
+}
 
 export class Operand {
   readonly #module: Module;
@@ -26,8 +33,7 @@ export class Operand {
   /** Along which axis four neighbours can be read at once. */
   quads: 'k' | 'free' | 'none';
 
-  /** @param free the axes of the operand that the other one lacks: m or n */
-  constructor(module: Module, access: Access, view: View, batch: Axes, free: Axes, k: Axes) {
+  constructor(module: Module, access: Access, view: View, { batch, free, k }: OperandAxes) {
     this.#module = module;
     this.access = access;
     this.#view = view;
@@ -45,9 +51,21 @@ export class Operand {
     return this.access.dtype;
   }
 
+  /** Gives up quads. */
+  readSingly(): void {
+    this.quads = 'none';
+  }
+
   /** Gives up quads if the binding was not declared so. */
   settle(): void {
     if (!this.access.binding.quads) this.quads = 'none';
+  }
+
+  /** Whether a step along the last free coordinate is shorter in memory than one along k. */
+  isCloserAlongFree(): boolean {
+    const stride = (coordinates: readonly Coordinate[]) =>
+      Math.abs(this.#view.strides[coordinates.at(-1)?.axis ?? -1] ?? 0) || Number.POSITIVE_INFINITY;
+    return stride(this.#free) < stride(this.#k);
   }
 
   /** The part of a batch and of a row or column (u32 expressions). */

@@ -12,7 +12,7 @@ import { storeOne, storeQuad } from './access.ts';
 import { type Buffers, KernelBindings } from './bindings.ts';
 import type { Capabilities } from './capabilities.ts';
 import { Emitter, type Value } from './emitter.ts';
-import { GROUP, LANE, type Launch, launch, spaces, workgroupSizeFor } from './launch.ts';
+import { GROUP, LANE, type Launch, launch, loopStart, spaces, workgroupSizeFor } from './launch.ts';
 import { functionsOf } from './map.ts';
 import { Module, registerType, Statements } from './module.ts';
 import {
@@ -95,7 +95,7 @@ function emit(parts: Parts): Launch {
   const slot = byTerm ? `${LANE} / ${lanes}u` : `${LANE} % ${perGroup}u`;
   body.line(`let wanted = ${GROUP} * ${perGroup}u + ${lanes === 1 ? LANE : slot};`);
   if (lanes === 1) body.line(`if (wanted >= ${outputs}u) { return; }`);
-  body.line(`let first = ${lanes === 1 ? '0u' : lane};`);
+  body.line(`let first = ${lanes === 1 ? loopStart(module.capabilities) : lane};`);
   // Where barriers follow, a lane without an output repeats the last one.
   const position = lanes === 1 ? 'wanted' : body.let('u32', `min(wanted, ${outputs - 1}u)`);
   const named =
