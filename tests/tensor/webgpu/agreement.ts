@@ -1,13 +1,18 @@
 import { expect } from 'vitest';
+import type { Device, Program } from '../../../packages/tensor/src/device.ts';
 import { decode, type HostArray } from '../../../packages/tensor/src/dtype.ts';
 import type { Plan } from '../../../packages/tensor/src/kernel.ts';
-import type { WebGPUDevice } from '../../../packages/tensor/src/webgpu/index.ts';
 import { interpretPlan } from '../../support/plan-interpreter.ts';
 import { type AddKernel, PlanBuilder } from './plans.ts';
 
+/** A device that takes plans as they are. */
+export interface PlanDevice extends Device {
+  preparePlan(plan: Plan): Promise<Program>;
+}
+
 /** The plan's outputs from the device, decoded; inputs and program are freed. */
 export async function runPlan(
-  device: WebGPUDevice,
+  device: PlanDevice,
   plan: Plan,
   values: readonly HostArray[],
 ): Promise<Float64Array[]> {
@@ -26,7 +31,7 @@ export async function runPlan(
  * Fails unless the device computes what the interpreter does. Bounds: f32 rounding through short expressions with
  * factors up to 10 and sums up to a few hundred terms of size up to 4; half precision rounds to 2^-11.
  */
-export async function expectAgreement(device: WebGPUDevice, kernels: readonly AddKernel[]): Promise<void> {
+export async function expectAgreement(device: PlanDevice, kernels: readonly AddKernel[]): Promise<void> {
   const builder = new PlanBuilder();
   for (const add of kernels) add(builder);
   const { plan, values } = builder.build();

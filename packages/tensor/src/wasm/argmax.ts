@@ -3,7 +3,7 @@ import { Expressions } from './expressions.ts';
 import { foldRule, identityLanes } from './fold.ts';
 import { Lanes } from './lanes.ts';
 import { decompose, forRange } from './loops.ts';
-import { type Reduction, writeResult } from './reduce.ts';
+import { type Reduction, writeResult } from './reduction.ts';
 import { openKernel, type Target, type WrittenKernel } from './target.ts';
 
 export function writeArgmax(target: Target, reduce: Reduction): WrittenKernel {

@@ -10,7 +10,7 @@ import { contiguousStrides, numel, type Shape } from '../shape.ts';
 import type { Code, Local } from './assembler.ts';
 import { Expressions, type LoopAxis, type Pointer } from './expressions.ts';
 import { decompose, forRange, forRuns, vectorLoops } from './loops.ts';
-import { microkernel, tileColumns, tileRows } from './microkernel.ts';
+import { microkernel, tileColumns, tileRowsOf } from './microkernel.ts';
 import { type Operand, operandTables } from './operand.ts';
 import { packFunction } from './pack.ts';
 import { affineFunctions, mergeGroups } from './space.ts';
@@ -43,7 +43,7 @@ function part(extent: number, limit: number, unit: number): number {
   return roundUp(Math.ceil(extent / Math.max(1, Math.ceil(extent / limit))), unit);
 }
 
-function blocking(batch: number, m: number, n: number, k: number): Blocking {
+function blocking(batch: number, m: number, n: number, k: number, tileRows: number): Blocking {
   let rows = part(m, maxRows, tileRows);
   let columns = part(n, maxColumns, tileColumns);
   const count = () => batch * Math.ceil(m / rows) * Math.ceil(n / columns);
@@ -72,7 +72,7 @@ export function writeContract(target: Target, kernel: ContractKernel): WrittenKe
   const folds = foldsBatch(kernel);
   const [whole, m, inner, k] = [numel(kernel.batch), numel(kernel.m), numel(kernel.n), numel(kernel.k)];
   const [batch, n] = folds ? [1, whole * inner] : [whole, inner];
-  const blocks = blocking(batch, m, n, k);
+  const blocks = blocking(batch, m, n, k, tileRowsOf(target));
   const opened = openKernel(target, kernel);
   const { fn, body, chunk } = opened;
   const [block, end, index, down, across] = [0, 0, 0, 0, 0].map(() => fn.local('i32')) as [
@@ -131,6 +131,7 @@ function writeProduct(
   folds: boolean,
 ): (batch: Local, bounds: Bounds) => void {
   const depth = numel(kernel.k);
+  const tileRows = tileRowsOf(target);
   const layout = scratchLayout(blocks);
   const [pointerA, pointerB] = [bindings[kernel.a.binding]!, bindings[kernel.b.binding]!];
   const bufferOf = (binding: number) => {

@@ -4,9 +4,10 @@ import type { Device, Graph, Program, Storage } from '../device.ts';
 import { bytesPerElement, type DType, type HostArray, hostArray } from '../dtype.ts';
 import { DeviceError, DisposedError, DTypeError } from '../errors.ts';
 import type { Plan } from '../kernel.ts';
+import { compilePlan } from './compile.ts';
 import { engine } from './engine.ts';
-import { DeviceMemory } from './memory.ts';
-import { compilePlan, WasmProgram } from './program.ts';
+import { BlockSet, DeviceMemory } from './memory.ts';
+import { type Range, WasmProgram } from './program.ts';
 import { control } from './tape.ts';
 import type { StartThread, Thread } from './threads.ts';
 
@@ -65,6 +66,7 @@ export class WasmDevice implements Device {
   private nextId = 0;
   private lost: string | null = null;
 
+  /** Made by `open`. */
   private constructor(memory: DeviceMemory, workers: readonly Thread[], canSleep: boolean) {
     this.memory = memory;
     this.workers = workers;
@@ -133,33 +135,38 @@ export class WasmDevice implements Device {
    */
   async preparePlan(plan: Plan): Promise<WasmProgram> {
     this.requireOpen('prepare');
-    const tables: number[] = [];
+    const blocks = new BlockSet(this.memory);
+    try {
+      const table = this.tableMaker(blocks);
+      const compiled = compilePlan(plan, { relaxed: this.relaxed, threads: this.threads, table });
+      const module = await engine.compile(compiled.bytes);
+      const instance = await engine.instantiate(module, { env: { memory: this.memory.memory } });
+      this.requireOpen('prepare');
+      const id = this.nextId++;
+      const program = new WasmProgram(this, plan, compiled, id, blocks);
+      this.mains.set(id, instance.exports.main as (...args: number[]) => void);
+      for (const worker of this.workers) worker.post({ kind: 'program', id, module });
+      return program;
+    } catch (error) {
+      blocks.release();
+      throw error;
+    }
+  }
+
+  /** A function that puts tables into the memory, equal ones once. */
+  private tableMaker(blocks: BlockSet): (values: Int32Array) => number {
     const byArray = new Map<Int32Array, number>();
     const byContent = new Map<string, number>();
-    const table = (values: Int32Array): number => {
-      const address =
-        byArray.get(values) ?? byContent.get(values.join()) ?? this.memory.allocate(values.byteLength);
-      if (!byArray.has(values) && !byContent.has(values.join())) {
-        tables.push(address);
-        this.words().set(values, address >>> 2);
-        byContent.set(values.join(), address);
-      }
+    return (values) => {
+      const known = byArray.get(values);
+      if (known !== undefined) return known;
+      const content = values.join();
+      const address = byContent.get(content) ?? blocks.allocate(values.byteLength);
+      this.words().set(values, address >>> 2);
       byArray.set(values, address);
+      byContent.set(content, address);
       return address;
     };
-    const compiled = compilePlan(
-      plan,
-      { relaxed: this.relaxed, table },
-      this.threads,
-      this.workers.length > 0,
-    );
-    const module = await engine.compile(compiled.bytes);
-    this.requireOpen('prepare');
-    const id = this.nextId++;
-    const instance = await engine.instantiate(module, { env: { memory: this.memory.memory } });
-    this.mains.set(id, instance.exports.main as (...args: number[]) => void);
-    for (const worker of this.workers) worker.post({ kind: 'program', id, module });
-    return new WasmProgram(this, plan, compiled, id, tables);
   }
 
   /** The inputs of a run, checked against the plan. @throws DisposedError, DTypeError, DeviceError */
@@ -179,17 +186,12 @@ export class WasmDevice implements Device {
   }
 
   /** Runs a tape on all threads, and returns when it has ended. @throws DeviceError when a kernel trapped */
-  execute(
-    id: number,
-    records: { readonly start: number; readonly end: number },
-    scratch: { readonly start: number; readonly bytes: number },
-    parallel: boolean,
-  ): void {
+  execute(id: number, tape: Range, scratch: Range, parallel: boolean): void {
     const threads = parallel ? this.threads : 1;
     const failedWord = (this.controlAddress + control.failed) >>> 2;
     const args = (thread: number, canSleep: boolean) => [
-      records.start,
-      records.end,
+      tape.start,
+      tape.start + tape.bytes,
       this.controlAddress,
       threads,
       scratch.start + thread * scratch.bytes,

@@ -20,13 +20,20 @@ export class DeviceMemory {
   readonly memory: WasmMemory;
   /** Bytes given out and not freed. */
   bytesInUse = 0;
+  /** Bytes that can be given out. */
+  readonly limitBytes: number;
+  /** Where the part begins that was never given out. */
   private top = marginBytes;
+  /** Sizes of the blocks given out, and of the free ones, by address. */
   private readonly blocks = new Map<number, number>();
-  private readonly free = new Map<number, number[]>();
   private readonly freeBlocks = new Map<number, number>();
+  /** Addresses of the free blocks of each size. */
+  private readonly free = new Map<number, number[]>();
 
   constructor(shared: boolean) {
-    this.memory = new engine.Memory({ initial: 16, maximum: maxPages, shared });
+    const { memory, pages } = reserve(shared);
+    this.memory = memory;
+    this.limitBytes = pages * pageBytes - marginBytes;
   }
 
   /**
@@ -47,27 +54,27 @@ export class DeviceMemory {
     if (size === undefined) throw new Error(`internal: no block at ${address}`);
     this.blocks.delete(address);
     this.bytesInUse -= size;
-    this.freeBlocks.set(address, size);
-    const list = this.free.get(size);
-    if (list) list.push(address);
-    else this.free.set(size, [address]);
+    this.keepFree(address, size);
   }
 
   private extend(size: number): number {
-    const limit = maxPages * pageBytes - marginBytes;
-    if (this.top + size > limit) this.compact();
-    const joined = this.free.get(size)?.pop() ?? this.fit(size);
-    if (joined !== undefined) return joined;
-    if (this.top + size > limit) {
+    const close = this.fit(size, 1.25 * size);
+    if (close !== undefined) return close;
+    if (this.top + size > this.limitBytes) {
+      this.compact();
+      const large = this.fit(size, Number.POSITIVE_INFINITY);
+      if (large !== undefined) return large;
+    }
+    if (this.top + size > this.limitBytes) {
       throw new DeviceError(
-        `wasm: out of memory; needs ${size} bytes more; got ${this.bytesInUse} bytes in use of ${limit}`,
+        `wasm: out of memory; needs ${size} bytes more; got ${this.bytesInUse} bytes in use of ${this.limitBytes}`,
       );
     }
     const missing = this.top + size + marginBytes - this.memory.buffer.byteLength;
     if (missing > 0) {
       // Grown by an eighth at least, so that a run of small requests does not grow it one by one.
       const wanted = Math.ceil(Math.max(missing, this.memory.buffer.byteLength / 8) / pageBytes);
-      const left = maxPages - this.memory.buffer.byteLength / pageBytes;
+      const left = (this.limitBytes + marginBytes - this.memory.buffer.byteLength) / pageBytes;
       try {
         this.memory.grow(Math.min(wanted, left));
       } catch {
@@ -81,36 +88,22 @@ export class DeviceMemory {
     return address;
   }
 
-  /** The smallest free block that holds the size, if it wastes at most a quarter of it. */
-  private fit(size: number): number | undefined {
-    let best: number | undefined;
-    for (const [candidate, list] of this.free) {
-      if (
-        list.length > 0 &&
-        candidate >= size &&
-        candidate <= size * 1.25 &&
-        candidate < (best ?? Infinity)
-      ) {
-        best = candidate;
-      }
-    }
-    if (best === undefined) return undefined;
+  /** Takes the smallest free block of at least `size` and at most `largest` bytes; the rest of it stays free. */
+  private fit(size: number, largest: number): number | undefined {
+    const sizes = [...this.free].filter(([own, list]) => own >= size && own <= largest && list.length > 0);
+    if (sizes.length === 0) return undefined;
+    const best = Math.min(...sizes.map(([own]) => own));
     const address = this.free.get(best)!.pop()!;
     this.freeBlocks.delete(address);
-    // The block keeps its size, which release needs to know.
-    this.free.set(size, this.free.get(size) ?? []);
-    return this.split(address, best, size);
+    if (best > size) this.keepFree(address + size, best - size);
+    return address;
   }
 
-  private split(address: number, whole: number, size: number): number {
-    if (whole > size) {
-      const rest = address + size;
-      this.freeBlocks.set(rest, whole - size);
-      const list = this.free.get(whole - size);
-      if (list) list.push(rest);
-      else this.free.set(whole - size, [rest]);
-    }
-    return address;
+  private keepFree(address: number, size: number): void {
+    this.freeBlocks.set(address, size);
+    const list = this.free.get(size);
+    if (list) list.push(address);
+    else this.free.set(size, [address]);
   }
 
   /** Joins neighbouring free blocks, and gives those at the end back to the unused rest. */
@@ -120,14 +113,8 @@ export class DeviceMemory {
     this.free.clear();
     let current: [number, number] | null = null;
     const keep = (block: [number, number]) => {
-      if (block[0] + block[1] === this.top) {
-        this.top = block[0];
-        return;
-      }
-      this.freeBlocks.set(block[0], block[1]);
-      const list = this.free.get(block[1]);
-      if (list) list.push(block[0]);
-      else this.free.set(block[1], [block[0]]);
+      if (block[0] + block[1] === this.top) this.top = block[0];
+      else this.keepFree(...block);
     };
     for (const [address, size] of sorted) {
       if (current && current[0] + current[1] === address) current[1] += size;
@@ -142,4 +129,36 @@ export class DeviceMemory {
 
 function sizeClass(bytes: number): number {
   return Math.max(alignment, Math.ceil(bytes / alignment) * alignment);
+}
+
+/** Blocks that are freed together. */
+export class BlockSet {
+  private readonly memory: DeviceMemory;
+  private readonly addresses: number[] = [];
+
+  constructor(memory: DeviceMemory) {
+    this.memory = memory;
+  }
+
+  /** @throws DeviceError when the memory is used up */
+  allocate(bytes: number): number {
+    const address = this.memory.allocate(bytes);
+    this.addresses.push(address);
+    return address;
+  }
+
+  release(): void {
+    for (const address of this.addresses.splice(0)) this.memory.release(address);
+  }
+}
+
+/** A memory with the largest maximum that the engine grants: a shared one is reserved in whole, which phones refuse. */
+function reserve(shared: boolean): { memory: WasmMemory; pages: number } {
+  for (let pages = maxPages; ; pages /= 2) {
+    try {
+      return { memory: new engine.Memory({ initial: 16, maximum: pages, shared }), pages };
+    } catch (error) {
+      if (pages <= 1024) throw new DeviceError(`wasm: the engine refused a memory of 64 MiB: ${error}`);
+    }
+  }
 }

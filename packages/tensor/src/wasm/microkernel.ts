@@ -1,15 +1,19 @@
 /**
  * The innermost loop of contractions: C[rows x 4 vectors] (+)= A B over one block of k.
  *
- * A is packed [k][rows], B is packed [k][4 vectors]; the tile of C stays in registers. 6 x 8 fills the 16 vector
- * registers of x86: 12 sums, 2 of B, 1 of A and 1 for the product where there is no fused multiply-add.
+ * A is packed [k][rows], B is packed [k][4 vectors]; the tile of C stays in registers. Of the 16 vector registers of
+ * x86, 6 x 8 takes 12 for sums, 2 for B and 1 for A; without a fused multiply-add the compiler needs more for products.
  */
 import { FunctionBuilder } from './assembler.ts';
 import type { Origin } from './lanes.ts';
 import { forRange } from './loops.ts';
 
-/** Rows of the full tile, and its columns. */
-export const tileRows = 6;
+/** Rows of the full tile. */
+export function tileRowsOf({ relaxed }: Pick<Origin, 'relaxed'>): number {
+  return relaxed ? 6 : 5;
+}
+
+/** Columns of the full tile. */
 export const tileColumns = 8;
 
 /** Function (a, b, k, c, bytes between rows of C, whether to add to C). */

@@ -18,6 +18,8 @@ export interface Part {
 }
 
 export interface Operand {
+  /** Equal for operands with equal tables. */
+  readonly key: string;
   readonly dtype: DType;
   readonly batch: Part;
   readonly panel: Part;
@@ -47,6 +49,7 @@ export function operandTables(
   });
   const { low, high } = rangeOf(view, view.shape);
   return {
+    key: JSON.stringify([view, buffer, axes]),
     dtype: buffer.dtype,
     batch: part(axes.batch, true),
     panel: part(axes.panel, false),

@@ -28,10 +28,12 @@ const maxStepBytes = 8192;
  * Panels begin at multiples of `unit`; only the last one may have another width. k0 is a multiple of 4.
  */
 export function packFunction(target: Target, operand: Operand, width: number, unit: number): number {
-  const guards = operand.limits.map(() => 'i32' as const);
-  const fn = new FunctionBuilder(['i32', 'i32', 'i32', 'i32', 'i32', 'i32', ...guards]);
-  new PackWriter(target, operand, width, unit, fn).write();
-  return target.module.add(fn);
+  return target.module.named(`pack ${width} of ${unit} from ${operand.key}`, () => {
+    const guards = operand.limits.map(() => 'i32' as const);
+    const fn = new FunctionBuilder(['i32', 'i32', 'i32', 'i32', 'i32', 'i32', ...guards]);
+    new PackWriter(target, operand, width, unit, fn).write();
+    return fn;
+  });
 }
 
 /** One row of a panel: its address without k, and its guards without k. */

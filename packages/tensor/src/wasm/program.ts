@@ -1,42 +1,13 @@
 /** Programs of the wasm device: a plan's kernels in one module, and the tape that runs them. */
 import type { Program, Storage } from '../device.ts';
-import { DisposedError, DTypeError } from '../errors.ts';
+import { DisposedError } from '../errors.ts';
 import type { Kernel, Plan, PlanBuffer } from '../kernel.ts';
-import { numel } from '../shape.ts';
-import { ModuleBuilder } from './assembler.ts';
-import { writeContract } from './contract.ts';
-import type { WasmDevice } from './device.ts';
+import type { CompiledPlan } from './compile.ts';
+import type { WasmDevice, WasmStorage } from './device.ts';
 import { describeKernel } from './explain.ts';
-import { writeMap } from './map.ts';
-import { writeReduce } from './reduce.ts';
-import { writeScatter } from './scatter.ts';
-import { recordWords, writeMain } from './tape.ts';
-import { outputsOf, type Target, type WrittenKernel } from './target.ts';
-
-function writeKernel(target: Target, kernel: Kernel): WrittenKernel {
-  switch (kernel.kind) {
-    case 'map':
-      return writeMap(target, kernel);
-    case 'reduce':
-      return writeReduce(target, kernel);
-    case 'contract':
-      return writeContract(target, kernel);
-    case 'scatter':
-      return writeScatter(target, kernel);
-  }
-}
-
-/** Elements that a kernel writes to each of its outputs. */
-function outputLength(kernel: Kernel): number {
-  switch (kernel.kind) {
-    case 'contract':
-      return numel([...kernel.batch, ...kernel.m, ...kernel.n]);
-    case 'scatter':
-      return kernel.outer * kernel.extent * kernel.inner;
-    default:
-      return numel(kernel.shape);
-  }
-}
+import type { BlockSet } from './memory.ts';
+import { recordWords } from './tape.ts';
+import { outputsOf } from './target.ts';
 
 /** Where a plan buffer is: two buffers at one place share its bytes. */
 function placeOf(buffer: PlanBuffer): string {
@@ -50,36 +21,12 @@ function placeOf(buffer: PlanBuffer): string {
   }
 }
 
-/** The plan's kernels in code; kernels without output elements vanish. */
-export interface CompiledPlan {
-  readonly bytes: Uint8Array<ArrayBuffer>;
-  readonly kernels: readonly { readonly kernel: Kernel; readonly written: WrittenKernel }[];
-}
-
-export function compilePlan(
-  plan: Plan,
-  options: Omit<Target, 'module' | 'lengths'>,
-  threads: number,
-  shared: boolean,
-): CompiledPlan {
-  for (const { dtype } of plan.buffers) {
-    if (dtype === 'f64') throw new DTypeError('wasm: kernels compute in f32; expected no f64; got f64');
-  }
-  const module = new ModuleBuilder(shared);
-  const target = { ...options, module, lengths: plan.buffers.map(({ length }) => length) };
-  const kernels = plan.kernels
-    .filter((kernel) => outputLength(kernel) > 0)
-    .map((kernel) => ({ kernel, written: writeKernel(target, kernel) }));
-  writeMain(module, threads > 1);
-  return { bytes: module.encode(), kernels };
-}
-
-/** Decides before which kernels threads must wait: those that read or write what was touched since the last wait. */
+/** Before which kernels threads must meet: those that touch what was written, or write what was read, since they met. */
 function barriers(plan: Plan, kernels: readonly Kernel[]): boolean[] {
   let [read, written] = [new Set<string>(), new Set<string>()];
+  const places = (list: readonly { readonly buffer: number }[]) =>
+    list.map(({ buffer }) => placeOf(plan.buffers[buffer]!));
   return kernels.map((kernel) => {
-    const places = (list: readonly { readonly buffer: number }[]) =>
-      list.map(({ buffer }) => placeOf(plan.buffers[buffer]!));
     const [reads, writes] = [places(kernel.bindings), places(outputsOf(kernel))];
     const wait =
       reads.some((place) => written.has(place)) ||
@@ -91,6 +38,12 @@ function barriers(plan: Plan, kernels: readonly Kernel[]): boolean[] {
   });
 }
 
+/** A range of the device's memory. */
+export interface Range {
+  readonly start: number;
+  readonly bytes: number;
+}
+
 export class WasmProgram implements Program {
   readonly kernelCount: number;
   readonly temporaryBytes: number;
@@ -98,67 +51,62 @@ export class WasmProgram implements Program {
   private readonly plan: Plan;
   private readonly id: number;
   private readonly compiled: CompiledPlan;
-  /** Blocks of the device's memory that the program owns, beside its slots. */
-  private readonly owned: number[];
+  /** The memory that the program owns. */
+  private readonly blocks: BlockSet;
   private readonly slots: readonly number[];
-  private readonly records: { readonly start: number; readonly end: number };
+  private readonly tape: Range;
+  /** One such range for each thread, one after the other. */
+  private readonly scratch: Range;
   /** Addresses of argument words, and the plan buffer whose address each one holds. */
-  private readonly arguments: readonly { readonly at: number; readonly buffer: number }[];
-  private readonly scratch: { readonly start: number; readonly bytes: number };
+  private readonly pointers: readonly { readonly at: number; readonly buffer: number }[];
   /** Whether any kernel has work for a second thread. */
   private readonly parallel: boolean;
   private disposed = false;
 
-  constructor(device: WasmDevice, plan: Plan, compiled: CompiledPlan, id: number, tables: readonly number[]) {
+  /** @throws DeviceError when the memory is used up; the blocks are the caller's to free then */
+  constructor(device: WasmDevice, plan: Plan, compiled: CompiledPlan, id: number, blocks: BlockSet) {
     this.device = device;
     this.plan = plan;
     this.compiled = compiled;
     this.id = id;
-    this.kernelCount = plan.kernels.length;
-    this.owned = [...tables];
-    const own = (bytes: number): number => {
-      const address = device.memory.allocate(bytes);
-      this.owned.push(address);
-      return address;
-    };
-    this.slots = plan.slots.map(own);
-    const written = compiled.kernels.map((entry) => entry.written);
-    const sharedBytes = Math.max(0, ...written.map((kernel) => kernel.sharedBytes));
-    const shared = own(sharedBytes);
-    const scratchBytes =
-      Math.ceil(Math.max(64, ...written.map((kernel) => kernel.scratchBytes)) / 4096) * 4096 + 64;
-    this.scratch = { start: own(scratchBytes * device.threads), bytes: scratchBytes };
-    this.temporaryBytes =
-      plan.slots.reduce((sum, bytes) => sum + bytes, 0) + sharedBytes + scratchBytes * device.threads;
+    this.blocks = blocks;
+    const { kernels } = compiled;
+    this.kernelCount = kernels.length;
+    this.slots = plan.slots.map((bytes) => blocks.allocate(bytes));
+    // Partial results of reductions lie in one block: a kernel that uses it waits for the last one that did.
+    const sharedBytes = Math.max(0, ...kernels.map(({ written }) => written.sharedBytes));
+    const scratchBytes = Math.max(0, ...kernels.map(({ written }) => written.scratchBytes));
+    const shared = blocks.allocate(sharedBytes);
+    // An odd number of cache lines apart, threads do not compete for the same sets of their caches.
+    const ownBytes = Math.ceil(scratchBytes / 4096) * 4096 + 64;
+    this.scratch = { start: blocks.allocate(ownBytes * device.threads), bytes: ownBytes };
+    const slotBytes = plan.slots.reduce((sum, bytes) => sum + bytes, 0);
+    this.temporaryBytes = slotBytes + sharedBytes + ownBytes * device.threads;
 
-    const phases = written.flatMap((kernel, i) =>
-      kernel.phases.map((phase, p) => ({ phase, kernel: i, first: p === 0 })),
+    const phases = kernels.flatMap(({ written }, kernel) =>
+      written.phases.map((phase, i) => ({ ...phase, kernel, isFirst: i === 0 })),
     );
-    const start = own(4 * recordWords * Math.max(1, phases.length));
-    this.records = { start, end: start + 4 * recordWords * phases.length };
-    this.parallel = device.threads > 1 && phases.some(({ phase }) => phase.chunks > 1);
-    const fixed: { at: number; buffer: number }[] = [];
-    const blocks = compiled.kernels.map(({ kernel }) => {
-      const buffers = [...kernel.bindings, ...outputsOf(kernel)].map(({ buffer }) => buffer);
-      const at = own(4 * (buffers.length + 1));
-      buffers.forEach((buffer, i) => {
-        fixed.push({ at: at + 4 * i, buffer });
-      });
-      device.words()[(at + 4 * buffers.length) >>> 2] = shared;
-      return at;
-    });
-    this.arguments = fixed;
+    this.parallel = device.threads > 1 && phases.some(({ chunks }) => chunks > 1);
+    const bytes = 4 * recordWords * phases.length;
+    this.tape = { start: blocks.allocate(bytes), bytes };
+    const buffers = kernels.map(({ kernel }) =>
+      [...kernel.bindings, ...outputsOf(kernel)].map(({ buffer }) => buffer),
+    );
+    const args = buffers.map((list) => blocks.allocate(4 * (list.length + 1)));
+    this.pointers = buffers.flatMap((list, k) => list.map((buffer, i) => ({ at: args[k]! + 4 * i, buffer })));
     const waits = barriers(
       plan,
-      compiled.kernels.map(({ kernel }) => kernel),
+      kernels.map(({ kernel }) => kernel),
     );
-    // Partial results lie in one block: a kernel that uses it waits for the last one that did.
-    const tape = device.words();
-    phases.forEach(({ phase, kernel, first }, i) => {
-      const wait = !first || waits[kernel] === true || written[kernel]!.sharedBytes > 0;
-      tape.set(
-        [phase.index, phase.chunks, blocks[kernel]!, 0, Number(i > 0 && wait), 0],
-        (start >>> 2) + recordWords * i,
+    const words = device.words();
+    buffers.forEach((list, k) => {
+      words[(args[k]! >>> 2) + list.length] = shared;
+    });
+    phases.forEach(({ index, chunks, kernel, isFirst }, i) => {
+      const wait = i > 0 && (!isFirst || waits[kernel]! || kernels[kernel]!.written.sharedBytes > 0);
+      words.set(
+        [index, chunks, args[kernel]!, 0, Number(wait), 0],
+        (this.tape.start >>> 2) + recordWords * i,
       );
     });
   }
@@ -167,11 +115,7 @@ export class WasmProgram implements Program {
     if (this.disposed) throw new DisposedError('run: the program was disposed');
     const { plan, device } = this;
     const given = device.checkInputs(plan, inputs);
-    const outputs = plan.outputs.map((index) => {
-      const buffer = plan.buffers[index]!;
-      if (buffer.role === 'output' && buffer.donated !== undefined) return given[buffer.donated]!;
-      return device.allocate(buffer.dtype, buffer.length);
-    });
+    const outputs = this.allocateOutputs(given);
     const words = device.words();
     const addressOf = (buffer: PlanBuffer): number => {
       switch (buffer.role) {
@@ -184,23 +128,41 @@ export class WasmProgram implements Program {
       }
     };
     const addresses = plan.buffers.map(addressOf);
-    for (const { at, buffer } of this.arguments) words[at >>> 2] = addresses[buffer]!;
-    for (let at = this.records.start; at < this.records.end; at += 4 * recordWords) words[(at >>> 2) + 3] = 0;
-    device.execute(this.id, this.records, this.scratch, this.parallel);
+    for (const { at, buffer } of this.pointers) words[at >>> 2] = addresses[buffer]!;
+    // No chunk of any kernel is taken yet.
+    const start = this.tape.start >>> 2;
+    for (let at = 0; at < this.tape.bytes / 4; at += recordWords) words[start + at + 3] = 0;
+    device.execute(this.id, this.tape, this.scratch, this.parallel);
     return outputs;
+  }
+
+  private allocateOutputs(given: readonly WasmStorage[]): WasmStorage[] {
+    const fresh: WasmStorage[] = [];
+    try {
+      return this.plan.outputs.map((index) => {
+        const buffer = this.plan.buffers[index]!;
+        if (buffer.role === 'output' && buffer.donated !== undefined) return given[buffer.donated]!;
+        const storage = this.device.allocate(buffer.dtype, buffer.length);
+        fresh.push(storage);
+        return storage;
+      });
+    } catch (error) {
+      for (const storage of fresh) storage.dispose();
+      throw error;
+    }
   }
 
   explain(): string {
     return this.compiled.kernels
       .map(({ kernel, written }, i) => describeKernel(kernel, written, i))
-      .concat(`module: ${this.compiled.bytes.length} bytes`)
+      .concat(`wasm module of ${this.compiled.bytes.length} bytes`)
       .join('\n');
   }
 
   dispose(): void {
     if (this.disposed) return;
     this.disposed = true;
-    for (const address of this.owned) this.device.memory.release(address);
+    this.blocks.release();
     this.device.forget(this.id);
   }
 }

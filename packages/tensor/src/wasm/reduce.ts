@@ -3,16 +3,16 @@
  * innermost kept axis (four folds side by side), whichever is read in order. A long reduction with few results is cut
  * into segments of a fixed length, whose folds a second phase folds again; segments do not depend on the threads.
  */
+
 import type { Expr, ReduceKernel } from '../kernel.ts';
-import { contiguousStrides, numel } from '../shape.ts';
-import type { Affine } from '../view.ts';
 import { writeArgmax } from './argmax.ts';
 import type { Local } from './assembler.ts';
-import { Expressions, type LoopAxis } from './expressions.ts';
+import { Expressions } from './expressions.ts';
 import { Accumulator, type FoldRule, foldRule, identityLanes } from './fold.ts';
 import { Lanes } from './lanes.ts';
 import { decompose, forRange, forRuns, vectorLoops } from './loops.ts';
-import { affineFunctions, type MergedAxis, mergeGroups } from './space.ts';
+import { type Reduction, reduction, writeResult } from './reduction.ts';
+import { affineFunctions, type MergedAxis } from './space.ts';
 import { type KernelFunction, openKernel, type Phase, type Target, type WrittenKernel } from './target.ts';
 
 /** Elements summed in f32 before the sum goes to f64. */
@@ -22,37 +22,6 @@ const sideRunLength = 128;
 /** Kept elements in a unit of work with four folds side by side. */
 const pieceLength = 16;
 const partialBytes = 8;
-
-/** A reduction over merged axes. */
-export interface Reduction {
-  readonly kernel: ReduceKernel;
-  readonly outer: readonly MergedAxis[];
-  readonly reduced: readonly MergedAxis[];
-  readonly outputs: number;
-  readonly length: number;
-  /** Where the result is stored. */
-  readonly stored: Affine;
-}
-
-function reduction(kernel: ReduceKernel): Reduction {
-  const { shape, reduced } = kernel;
-  // The epilogue's functions, and the output, do not depend on the reduced axes.
-  const extend = ({ offset, strides }: Affine): Affine => ({
-    offset,
-    strides: [...strides, ...reduced.map(() => 0)],
-  });
-  const stored = extend({ offset: 0, strides: contiguousStrides(shape) });
-  const functions = [...affineFunctions([kernel.body]), ...affineFunctions([kernel.output.expr]).map(extend)];
-  const merged = mergeGroups([shape, reduced], [stored, ...functions]);
-  return {
-    kernel,
-    outer: merged.filter(({ group }) => group === 0),
-    reduced: merged.filter(({ group }) => group === 1),
-    outputs: numel(shape),
-    length: numel(reduced),
-    stored,
-  };
-}
 
 export function writeReduce(target: Target, kernel: ReduceKernel): WrittenKernel {
   const body: Expr =
@@ -282,22 +251,6 @@ function writePartial(
     .op('i32.add')
     .get(value)
     .op(wide ? 'v128.store64_lane' : 'v128.store32_lane', 0, lane);
-}
-
-/** The epilogue of the folded value at the index that the axes hold, stored. */
-export function writeResult(
-  { context, body, bindings, outputs }: KernelFunction,
-  { kernel, stored }: Pick<Reduction, 'kernel' | 'stored'>,
-  axes: readonly LoopAxis[],
-  folded: Local,
-  lanes: 1 | 4,
-): void {
-  const expressions = new Expressions(context, axes, bindings, 4);
-  expressions.lanes = lanes;
-  expressions.folded = { local: folded, level: 3 };
-  const { expr } = kernel.output;
-  expressions.store(expressions.value(expr).local, expr.type, outputs[0]!, stored);
-  for (const level of [1, 2, 3]) body.append(expressions.section(level));
 }
 
 /** The phases of a reduction: the folds, and where there are segments, the fold of their partial results. */

@@ -36,9 +36,9 @@ listen((message) => {
   } else {
     try {
       programs.get(message.id)(...message.args);
-    } catch (error) {
+    } catch {
+      // The thread that started the run is told, and reports it.
       Atomics.store(new Int32Array(memory.buffer), message.failedWord, 1);
-      throw error;
     }
   }
 });
