@@ -164,7 +164,7 @@ describe('attach', () => {
     const grouped = new Conv2d(4, 4, 3, { groups: 2 });
     initialize(grouped, 1);
     await expect(attach(grouped, { method: lora({ rank: 1 }), targetModules: '', seed: 0 })).rejects.toThrow(
-      new ShapeError('attach: the module is a convolution in groups; expected 1; got 2'),
+      new ShapeError('attach: the module itself is a convolution in groups; expected 1; got 2'),
     );
   });
 

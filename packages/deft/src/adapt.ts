@@ -103,7 +103,7 @@ export function expectFree(adapterName: string, path: string, layer: AdaptedLaye
   }
   if (Object.hasOwn(layer.adapters, adapterName)) {
     throw new Error(
-      `attach: ${path} has an adapter named "${adapterName}" already; detach it or choose another name`,
+      `attach: ${called(path)} has an adapter named "${adapterName}" already; detach it or choose another name`,
     );
   }
 }
@@ -114,7 +114,7 @@ function expectRoom(path: string, layer: AdaptedLayer, rank: number): void {
   const limit = Math.min(...matrixShape(shape));
   if (rank > limit) {
     throw new ShapeError(
-      `attach: rank ${rank} is too large for ${path} with weight ${formatShape(shape)}; expected at most ${limit}`,
+      `attach: rank ${rank} is too large for ${called(path)} with weight ${formatShape(shape)}; expected at most ${limit}`,
     );
   }
 }
@@ -123,9 +123,11 @@ function expectRoom(path: string, layer: AdaptedLayer, rank: number): void {
 export function expectUngrouped(path: string, layer: AdaptedLayer): void {
   const groups = 'options' in layer ? (layer.options.groups ?? 1) : 1;
   if (groups !== 1)
-    throw new ShapeError(
-      `attach: ${path || 'the module'} is a convolution in groups; expected 1; got ${groups}`,
-    );
+    throw new ShapeError(`attach: ${called(path)} is a convolution in groups; expected 1; got ${groups}`);
+}
+
+function called(path: string): string {
+  return path === '' ? 'the module itself' : path;
 }
 
 /** The stream of random numbers that belongs to a path. */
