@@ -34,6 +34,7 @@ export function operandsOf(expr: Expr): readonly Expr[] {
 
 /** The same operation on other operands, in the order of `operandsOf`. */
 export function withOperands(expr: Expr, operands: readonly Expr[]): Expr {
+  if (operandsOf(expr).every((operand, i) => operand === operands[i])) return expr;
   const [x, y, z] = operands;
   switch (expr.kind) {
     case 'unary':

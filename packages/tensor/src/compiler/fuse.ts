@@ -85,7 +85,7 @@ class Builder {
     const { id, op, inputs } = node;
     const own = op === null || op.lower.kind === 'view' || op.name === 'full' ? [] : [op.name];
     this.#names[id] = [...new Set([...inputs.flatMap((input) => this.#names[input]!), ...own])];
-    if (op === null) {
+    if (op === null || numel(node.shape) === 0) {
       this.#become(node);
       return;
     }
@@ -99,16 +99,19 @@ class Builder {
       case 'source':
         return this.expressions.of(lowering.expr(node.shape, node.attrs, type));
       case 'elementwise':
-        return this.#bounded(node, (inputs) => lowering.expr(inputs, node.attrs, type));
+        return this.#bounded(node, () => {
+          const inputs = node.inputs.map((input) => this.#exprs[input]!);
+          return this.expressions.of(lowering.expr(inputs, node.attrs, type));
+        });
       case 'identity': // readGraph leaves none
         return this.#exprs[node.inputs[0]!]!;
       case 'view':
         this.#keepBeforeRepeating(node);
         return this.#view(node.inputs[0]!, (view) => lowering.view(view, node.attrs, node.shape));
       case 'concat':
-        return this.#concat(node, lowering.axis(node.attrs));
+        return this.#bounded(node, () => this.#concat(node, lowering.axis(node.attrs)));
       case 'gather':
-        return this.#gather(node, lowering.axis(node.attrs));
+        return this.#bounded(node, () => this.#gather(node, lowering.axis(node.attrs)));
       case 'reduce':
         return this.#reduce(node, lowering);
       case 'contract':
@@ -118,15 +121,16 @@ class Builder {
     }
   }
 
-  /** An expression of the inputs; the largest inputs get buffers until it is small enough. */
-  #bounded(node: Node, build: (inputs: readonly Expr[]) => Expr): Expr {
+  /** An expression of the node's inputs; the largest inputs get buffers until it is small enough. */
+  #bounded(node: Node, build: () => Expr): Expr {
     for (;;) {
-      const inputs = node.inputs.map((input) => this.#exprs[input]!);
-      const expr = this.expressions.of(build(inputs));
-      const parts = walk(expr);
+      const expr = build();
       const buffers = new Set(readsOf(expr).map(({ binding }) => binding));
-      if (parts.length <= maxExpressionSize && buffers.size < maxBuffers) return expr;
-      const sizes = inputs.map((input) => (isLoad(input) ? 0 : walk(input).length));
+      if (walk(expr).length <= maxExpressionSize && buffers.size < maxBuffers) return expr;
+      const sizes = node.inputs.map((input) => {
+        const own = this.#exprs[input]!;
+        return isLoad(own) ? 0 : walk(own).length;
+      });
       const largest = sizes.indexOf(Math.max(...sizes));
       if (sizes[largest] === 0) return expr;
       this.value(node.inputs[largest]!);
@@ -251,9 +255,7 @@ class Builder {
   /** The whole of a value that a kernel of its own computes. */
   #start(node: Node, draft: (output: Output) => Draft): Expr {
     const type = scalarOf(node.dtype);
-    if (numel(node.shape) > 0) {
-      this.drafts.push(draft({ buffer: node.id, dtype: node.dtype, expr: { kind: 'folded', type } }));
-    }
+    this.drafts.push(draft({ buffer: node.id, dtype: node.dtype, expr: { kind: 'folded', type } }));
     this.#become(node);
     return this.#exprs[node.id]!;
   }
@@ -280,10 +282,8 @@ class Builder {
   #store(node: Node): void {
     const expr = this.#exprs[node.id]!;
     const label = this.#names[node.id]!.join('+') || 'copy';
-    if (numel(node.shape) > 0) {
-      const outputs = [{ buffer: node.id, dtype: node.dtype, expr }];
-      this.drafts.push({ kind: 'map', label, bindings: [], shape: node.shape, outputs });
-    }
+    const outputs = [{ buffer: node.id, dtype: node.dtype, expr }];
+    this.drafts.push({ kind: 'map', label, bindings: [], shape: node.shape, outputs });
     // A copy is for the reader that cannot use a view; others go on reading the original.
     if (isLoad(expr)) this.#stored.add(node.id);
     else this.#become(node);

@@ -119,10 +119,13 @@ export function readGraph(graph: Graph): Ir {
   }
   const known = new Map<string, number>();
   for (const { tensor, op, attrs, inputs: operands } of applicationsOf(graph)) {
-    const inputs = operands.map((input) => ids.get(input)!);
+    let inputs: readonly number[] = operands.map((input) => ids.get(input)!);
     const key = `${opId(op)} ${inputs.join(',')} ${attrsKey(attrs)}`;
     let id = known.get(key);
     if (id === undefined) {
+      if (op.lower.kind === 'concat') {
+        inputs = joinParts(nodes, { op, attrs, dtype: tensor.dtype }, op.lower.axis(attrs), inputs);
+      }
       id = nodes.length;
       known.set(key, id);
       nodes.push({ id, shape: tensor.shape, dtype: tensor.dtype, op, attrs, inputs });
@@ -147,6 +150,29 @@ function checkDonations(graph: Graph): void {
     }
     taken.add(input);
   }
+}
+
+/** Parts that one concatenation joins: each is a buffer of its own, and kernels bind eight. */
+const maxParts = 6;
+
+/** The inputs of a concatenation, neighbours joined by nodes of their own until there are few enough. */
+function joinParts(
+  nodes: Node[],
+  { op, attrs, dtype }: Omit<Node, 'id' | 'shape' | 'inputs'>,
+  axis: number,
+  parts: readonly number[],
+): readonly number[] {
+  if (parts.length <= maxParts) return parts;
+  const joined: number[] = [];
+  for (let start = 0; start < parts.length; start += maxParts) {
+    const inputs = parts.slice(start, start + maxParts);
+    const shapes = inputs.map((input) => nodes[input]!.shape);
+    const extent = shapes.reduce((sum, shape) => sum + shape[axis]!, 0);
+    const id = nodes.length;
+    if (inputs.length > 1) nodes.push({ id, shape: shapes[0]!.with(axis, extent), dtype, op, attrs, inputs });
+    joined.push(inputs.length > 1 ? id : inputs[0]!);
+  }
+  return joinParts(nodes, { op, attrs, dtype }, axis, joined);
 }
 
 /** Text that is equal for two graphs exactly when one program computes both. */
