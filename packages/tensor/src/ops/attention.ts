@@ -1,5 +1,5 @@
 /** Scaled dot-product attention (Vaswani et al. 2017, eq. 1): softmax(Q K^T / sqrt(D) + mask) V. */
-import { ShapeError } from '../errors.ts';
+import { formatShapes, ShapeError } from '../errors.ts';
 import type { Tensor } from '../tensor.ts';
 import { add, lessEqual, mul, where } from './elementwise.ts';
 import { matmul } from './matmul.ts';
@@ -24,6 +24,11 @@ export interface AttentionOptions {
 export function attention(query: Tensor, key: Tensor, value: Tensor, options: AttentionOptions = {}): Tensor {
   if (query.rank < 2 || key.rank !== query.rank || value.rank !== query.rank) {
     throw new ShapeError('attention: query, key and value must have equally many axes, at least two');
+  }
+  if (query.shape.at(-1) !== key.shape.at(-1) || key.shape.at(-2) !== value.shape.at(-2)) {
+    throw new ShapeError(
+      `attention: expected [..., Lq, D], [..., Lk, D] and [..., Lk, E]; got ${formatShapes([query.shape, key.shape, value.shape])}`,
+    );
   }
   const scale = options.scale ?? 1 / Math.sqrt(query.shape.at(-1)!);
   const scores = matmul(mul(query, scale), transpose(key)); // [B, H, Lq, Lk]

@@ -12,7 +12,7 @@
 import { isFloat, sameDType } from '../dtype.ts';
 import { DTypeError, formatShape, formatShapes, ShapeError } from '../errors.ts';
 import type { Op, Values } from '../op.ts';
-import { numel, type Shape } from '../shape.ts';
+import { numel, type Shape, sameShape } from '../shape.ts';
 import { apply, type Tensor } from '../tensor.ts';
 import {
   contiguousView,
@@ -275,8 +275,17 @@ export function convGeometry({
  * @throws ShapeError, DTypeError
  */
 export function conv2d(x: Tensor, weight: Tensor, bias?: Tensor | null, options: ConvOptions = {}): Tensor {
-  const y = apply(conv2dOp, [weight, x], convGeometry(options));
-  return bias ? add(y, reshape(bias, [1, bias.size, 1, 1])) : y;
+  return withBias('conv2d', apply(conv2dOp, [weight, x], convGeometry(options)), bias);
+}
+
+/** y [N, Co, OH, OW] plus a bias for each channel. */
+function withBias(op: string, y: Tensor, bias: Tensor | null | undefined): Tensor {
+  if (!bias) return y;
+  const channels = y.shape[1]!;
+  if (!sameShape(bias.shape, [channels])) {
+    throw new ShapeError(`${op}: the bias must be [${channels}]; got ${formatShape(bias.shape)}`);
+  }
+  return add(y, reshape(bias, [1, channels, 1, 1]));
 }
 
 /**
@@ -306,5 +315,5 @@ export function convTranspose2d(
   if (size.some((extent) => extent < 1))
     throw new ShapeError(`convTranspose2d: no pixels left; got ${formatShape(size)}`);
   const y = conv2dInputGradient(x, weight, [x.shape[0]!, weight.shape[1]! * g.groups, ...size], g);
-  return bias ? add(y, reshape(bias, [1, bias.size, 1, 1])) : y;
+  return withBias('convTranspose2d', y, bias);
 }

@@ -10,13 +10,20 @@ import { type DType, isFloat, roundTo, sameDType, wrap } from '../dtype.ts';
 import { DTypeError, ShapeError } from '../errors.ts';
 import type { BinaryFunction, Scalar, UnaryFunction } from '../kernel.ts';
 import type { Op } from '../op.ts';
-import { broadcastShapes, sameShape } from '../shape.ts';
+import { broadcastShapes, type Shape, sameShape } from '../shape.ts';
 import { apply, Tensor } from '../tensor.ts';
 import { expand } from './expand.ts';
-import { full } from './source.ts';
+import { expectHolds, full } from './source.ts';
 
 /** A tensor, or a number that stands for a tensor full of it. */
 export type Operand = Tensor | number;
+
+/** The operand over a shape that it broadcasts to; a number takes the dtype. */
+function spread(op: string, operand: Operand, shape: Shape, dtype: DType): Tensor {
+  if (operand instanceof Tensor) return expand(operand, shape);
+  expectHolds(op, dtype, operand);
+  return full(shape, operand, dtype);
+}
 
 /** The operands as tensors of one shape. @throws ShapeError, DTypeError */
 function together(op: string, operands: readonly Operand[]): Tensor[] {
@@ -26,9 +33,7 @@ function together(op: string, operands: readonly Operand[]): Tensor[] {
     op,
     operands.map((operand) => (operand instanceof Tensor ? operand.shape : [])),
   );
-  return operands.map((operand) =>
-    operand instanceof Tensor ? expand(operand, shape) : full(shape, operand, (like as Tensor).dtype),
-  );
+  return operands.map((operand) => spread(op, operand, shape, (like as Tensor).dtype));
 }
 
 function expectEqualShapes(op: string, inputs: readonly { shape: readonly number[] }[]): void {
@@ -432,15 +437,19 @@ export const shiftLeft: Binary = two(shiftLeftOp);
 /** The bits of a moved down by b places (b < 32), u32. */
 export const shiftRight: Binary = two(shiftRightOp);
 
-/** `yes` where the condition holds, `no` elsewhere; all three broadcast. Both sides are computed. */
+/**
+ * `yes` where the condition holds, `no` elsewhere; all three broadcast. Both sides are computed. A number takes the
+ * dtype of the other side; two numbers are f32.
+ * @throws ShapeError, DTypeError
+ */
 export function where(condition: Tensor, yes: Operand, no: Operand): Tensor {
   const dtype = yes instanceof Tensor ? yes.dtype : no instanceof Tensor ? no.dtype : 'f32';
   const shape = broadcastShapes(
     'where',
     [condition, yes, no].map((x) => (x instanceof Tensor ? x.shape : [])),
   );
-  const side = (x: Operand): Tensor => (x instanceof Tensor ? expand(x, shape) : full(shape, x, dtype));
-  return apply(whereOp, [expand(condition, shape), side(yes), side(no)], null);
+  const sides = [yes, no].map((x) => spread('where', x, shape, dtype));
+  return apply(whereOp, [expand(condition, shape), ...sides], null);
 }
 
 /**
@@ -461,8 +470,12 @@ export function square(x: Tensor): Tensor {
   return mul(x, x);
 }
 
-/** `x` held within [low, high]; the derivative is 1 inside and 0 outside, 1/2 on the bounds. */
+/**
+ * `x` held within [low, high]; the derivative is 1 inside and 0 outside, 1/2 on the bounds.
+ * @throws RangeError when low > high
+ */
 export function clamp(x: Tensor, low: number, high: number): Tensor {
+  if (!(low <= high)) throw new RangeError(`clamp: expected low <= high; got ${low} and ${high}`);
   return minimum(maximum(x, low), high);
 }
 

@@ -97,8 +97,16 @@ export function sum(x: Tensor, axes?: number | readonly number[], keepAxes = fal
   return keepAxes ? restoreAxes(y, x.shape, over) : y;
 }
 
-/** The adjoint of `expand`: `x` summed to the shape that it was stretched from. */
+/**
+ * The adjoint of `expand`: `x` summed to the shape that it was stretched from.
+ * @throws ShapeError when the shape does not stretch to that of `x`
+ */
 export function sumTo(x: Tensor, shape: Shape): Tensor {
+  if (shape.length > x.rank || !sameShape(broadcastShapes('sumTo', [shape, x.shape]), x.shape)) {
+    throw new ShapeError(
+      `sumTo: the shape does not stretch to the other; got ${formatShapes([shape, x.shape])}`,
+    );
+  }
   const lead = x.rank - shape.length;
   const axes = x.shape.flatMap((extent, axis) =>
     axis < lead || shape[axis - lead] !== extent ? [axis] : [],

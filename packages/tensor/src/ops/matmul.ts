@@ -80,6 +80,14 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
 
 /** x W^T + bias: [..., in] -> [..., out] with the weight [out, in] as PyTorch stores it. @throws ShapeError */
 export function linear(x: Tensor, weight: Tensor, bias?: Tensor | null): Tensor {
+  if (x.rank < 2 || weight.rank !== 2 || x.shape.at(-1) !== weight.shape[1]) {
+    throw new ShapeError(
+      `linear: expected x [..., in] and a weight [out, in]; got ${formatShapes([x.shape, weight.shape])}`,
+    );
+  }
+  if (bias && !sameShape(bias.shape, [weight.shape[0]!])) {
+    throw new ShapeError(`linear: the bias must be [${weight.shape[0]}]; got ${formatShapes([bias.shape])}`);
+  }
   const y = matmul(x, transpose(weight));
   return bias ? add(y, bias) : y;
 }

@@ -180,6 +180,12 @@ export function transpose(x: Tensor, a = -2, b = -1): Tensor {
   return permute(x, axes);
 }
 
+function expectWhole(op: string, numbers: readonly number[]): void {
+  if (!numbers.every(Number.isInteger)) {
+    throw new ShapeError(`${op}: expected whole numbers; got ${formatShape(numbers)}`);
+  }
+}
+
 /**
  * Elements from `starts` (included) to `stops` (excluded) along each axis, every `steps`-th. Negative positions count
  * from the end, positions past an end are cut to it, as in Python. Steps are positive; `flip` reads backwards.
@@ -195,6 +201,7 @@ export function slice(
   if ([starts, stops, step].some((list) => list.length !== x.rank) || step.some((s) => !(s >= 1))) {
     throw new ShapeError(`slice: expected a start, a stop and a step >= 1 for each of ${x.rank} axes`);
   }
+  expectWhole('slice', [...starts, ...stops, ...step]);
   const place = (at: number, extent: number): number =>
     Math.min(extent, Math.max(0, at < 0 ? at + extent : at));
   const from = x.shape.map((extent, axis) => place(starts[axis]!, extent));
@@ -210,6 +217,7 @@ export function slice(
  */
 export function narrow(x: Tensor, axis: number, start: number, length: number): Tensor {
   const a = resolveAxis('narrow', axis, x.rank);
+  expectWhole('narrow', [start, length]);
   if (start < 0 || length < 0 || start + length > x.shape[a]!) {
     throw new ShapeError(
       `narrow: [${start}, ${start + length}) reaches past axis ${a} of ${formatShape(x.shape)}`,
@@ -229,7 +237,7 @@ export function narrow(x: Tensor, axis: number, start: number, length: number): 
 export function split(x: Tensor, parts: number, axis = -1): Tensor[] {
   const a = resolveAxis('split', axis, x.rank);
   const length = x.shape[a]! / parts;
-  if (!Number.isInteger(length)) {
+  if (!Number.isInteger(parts) || parts < 1 || !Number.isInteger(length)) {
     throw new ShapeError(`split: axis ${a} of ${formatShape(x.shape)} does not divide into ${parts}`);
   }
   return Array.from({ length: parts }, (_, i) => narrow(x, a, i * length, length));
@@ -243,10 +251,11 @@ export function pad(x: Tensor, amounts: readonly (readonly number[])[]): Tensor 
   if (amounts.length !== x.rank || amounts.some(([b, a]) => !(b! >= 0) || !(a! >= 0))) {
     throw new ShapeError(`pad: expected [before, after] >= 0 for each of ${x.rank} axes`);
   }
+  expectWhole('pad', amounts.flat());
   return apply(padOp, [x], { before: amounts.map(([b]) => b!), after: amounts.map(([, a]) => a!) });
 }
 
-/** Read backwards along the axes. */
+/** Read backwards along the axes. @throws ShapeError when an axis is out of range */
 export function flip(x: Tensor, axes: number | readonly number[]): Tensor {
   const list = (typeof axes === 'number' ? [axes] : axes).map((axis) => resolveAxis('flip', axis, x.rank));
   return apply(sliceOp, [x], {

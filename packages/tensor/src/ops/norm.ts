@@ -9,13 +9,34 @@
  * which is symmetric: both vjp and jvp.
  */
 import { formatShape, ShapeError } from '../errors.ts';
+import { sameShape } from '../shape.ts';
 import type { Tensor } from '../tensor.ts';
 import { withSymmetricDerivative } from './custom.ts';
 import { add, mul, rsqrt, square, sub } from './elementwise.ts';
 import { reshape } from './movement.ts';
 import { mean } from './reduce.ts';
 
-/** Zero mean and unit variance over the axes. */
+function expectChannels(
+  op: string,
+  channels: number,
+  vectors: { [name: string]: Tensor | null | undefined },
+): void {
+  for (const [name, v] of Object.entries(vectors)) {
+    if (v && !sameShape(v.shape, [channels])) {
+      throw new ShapeError(`${op}: the ${name} must be [${channels}]; got ${formatShape(v.shape)}`);
+    }
+  }
+}
+
+function expectAxes(op: string, x: Tensor, least: number): void {
+  if (x.rank < least) {
+    throw new ShapeError(
+      `${op}: expected at least ${least === 1 ? 'one axis' : 'two axes'}; got ${formatShape(x.shape)}`,
+    );
+  }
+}
+
+/** Zero mean and unit variance over the axes. @throws ShapeError when an axis is out of range or named twice */
 export function standardize(x: Tensor, axes: number | readonly number[], eps: number): Tensor {
   const centred = (v: Tensor): Tensor => sub(v, mean(v, axes, true));
   const scale = (v: Tensor): Tensor => rsqrt(add(mean(square(centred(v)), axes, true), eps));
@@ -26,15 +47,19 @@ export function standardize(x: Tensor, axes: number | readonly number[], eps: nu
   );
 }
 
-/** Layer normalisation over the last axis (Ba et al. 2016); weight and bias [C]. */
+/** Layer normalisation over the last axis (Ba et al. 2016); weight and bias [C]. @throws ShapeError */
 export function layerNorm(x: Tensor, weight?: Tensor | null, bias?: Tensor | null, eps = 1e-5): Tensor {
+  expectAxes('layerNorm', x, 1);
+  expectChannels('layerNorm', x.shape.at(-1)!, { weight, bias });
   const y = standardize(x, -1, eps);
   const scaled = weight ? mul(y, weight) : y;
   return bias ? add(scaled, bias) : scaled;
 }
 
-/** Root-mean-square normalisation over the last axis (Zhang and Sennrich 2019); weight [C]. */
+/** Root-mean-square normalisation over the last axis (Zhang and Sennrich 2019); weight [C]. @throws ShapeError */
 export function rmsNorm(x: Tensor, weight?: Tensor | null, eps = 1e-6): Tensor {
+  expectAxes('rmsNorm', x, 1);
+  expectChannels('rmsNorm', x.shape.at(-1)!, { weight });
   const y = mul(x, rsqrt(add(mean(square(x), -1, true), eps)));
   return weight ? mul(y, weight) : y;
 }
@@ -42,7 +67,7 @@ export function rmsNorm(x: Tensor, weight?: Tensor | null, eps = 1e-6): Tensor {
 /**
  * Group normalisation of x [N, C, ...] over the channels of each group and all pixels (Wu and He 2018); weight and
  * bias [C].
- * @throws ShapeError when the channels do not divide into the groups
+ * @throws ShapeError when the channels do not divide into the groups, or weight or bias are not [C]
  */
 export function groupNorm(
   x: Tensor,
@@ -51,12 +76,14 @@ export function groupNorm(
   bias?: Tensor | null,
   eps = 1e-5,
 ): Tensor {
+  expectAxes('groupNorm', x, 2);
   const [n, c, ...pixels] = x.shape as [number, number, ...number[]];
   if (!(groups >= 1) || c % groups !== 0) {
     throw new ShapeError(
       `groupNorm: ${c} channels do not divide into ${groups} groups; got ${formatShape(x.shape)}`,
     );
   }
+  expectChannels('groupNorm', c, { weight, bias });
   const grouped = standardize(
     reshape(x, [n, groups, c / groups, ...pixels]),
     pixels.map((_, i) => i + 3).concat(2),

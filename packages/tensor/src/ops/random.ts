@@ -4,8 +4,9 @@
  * Bits come from Threefry on the device. Normal numbers are made on the host in float64 (Box-Muller), because log and
  * cos differ in the last bits between devices.
  */
-import { type DType, encode } from '../dtype.ts';
-import { numel, type Shape } from '../shape.ts';
+import { type DType, encode, isFloat } from '../dtype.ts';
+import { DTypeError, formatShape } from '../errors.ts';
+import { checkShape, numel, type Shape, sameShape } from '../shape.ts';
 import { type Tensor, tensor } from '../tensor.ts';
 import { cast, less, mul, shiftRight, threefry, threefryReference, where } from './elementwise.ts';
 import { gather } from './gather.ts';
@@ -14,8 +15,11 @@ import { arange } from './source.ts';
 
 export type Key = readonly [number, number];
 
-/** A key from a whole number in [0, 2^53). */
+/** A key from a whole number in [0, 2^53). @throws RangeError for other numbers */
 export function keyOf(seed: number): Key {
+  if (!Number.isSafeInteger(seed) || seed < 0) {
+    throw new RangeError(`keyOf: the seed must be a whole number in [0, 2^53); got ${seed}`);
+  }
   return [seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0];
 }
 
@@ -27,6 +31,12 @@ export function foldIn(key: Key, index: number): Key {
 
 /** 32 random bits for each element; `key` may be a u32 tensor [2], so that a compiled function takes a new one each call. */
 export function randomBits(key: Key | Tensor, shape: Shape): Tensor {
+  checkShape('randomBits', shape);
+  if ('shape' in key && (key.dtype !== 'u32' || !sameShape(key.shape, [2]))) {
+    throw new DTypeError(
+      `randomBits: a key tensor must be u32 [2]; got ${key.dtype} ${formatShape(key.shape)}`,
+    );
+  }
   const words = 'shape' in key ? key : tensor(Uint32Array.from(key));
   const word = (i: number): Tensor => reshape(gather(words, tensor(Int32Array.of(i))), [1]);
   return reshape(threefry(word(0), word(1), arange(numel(shape), 'u32')), shape);
@@ -37,13 +47,18 @@ export function randomUniform(key: Key | Tensor, shape: Shape): Tensor {
   return mul(cast(shiftRight(randomBits(key, shape), 8), 'f32'), 2 ** -24);
 }
 
-/** True with the given probability. */
+/** True with the given probability. @throws RangeError unless it is in [0, 1] */
 export function randomBernoulli(key: Key | Tensor, shape: Shape, probability: number): Tensor {
+  if (!(probability >= 0 && probability <= 1)) {
+    throw new RangeError(`randomBernoulli: the probability must be in [0, 1]; got ${probability}`);
+  }
   return less(randomUniform(key, shape), probability);
 }
 
-/** Standard normal numbers, drawn on the host. */
+/** Standard normal numbers, drawn on the host. @throws DTypeError when the type is not float, ShapeError */
 export function randomNormal(key: Key, shape: Shape, dtype: DType = 'f32'): Tensor {
+  checkShape('randomNormal', shape);
+  if (!isFloat(dtype)) throw new DTypeError(`randomNormal: expected float; got ${dtype}`);
   return tensor(encode(dtype, normalNumbers(key, numel(shape))), shape, dtype);
 }
 
@@ -65,8 +80,14 @@ export function normalNumbers(key: Key, count: number): Float64Array {
   return out;
 }
 
-/** `x` with each element dropped with the given probability and the rest scaled by 1 / (1 - probability). */
+/**
+ * `x` with each element dropped with the given probability and the rest scaled by 1 / (1 - probability).
+ * @throws RangeError unless the probability is in [0, 1)
+ */
 export function dropout(x: Tensor, probability: number, key: Key | Tensor): Tensor {
+  if (!(probability >= 0 && probability < 1)) {
+    throw new RangeError(`dropout: the probability must be in [0, 1); got ${probability}`);
+  }
   if (probability === 0) return x;
   const kept = randomBernoulli(key, x.shape, 1 - probability);
   return where(kept, mul(x, 1 / (1 - probability)), 0);

@@ -5,18 +5,26 @@ import { mul } from './elementwise.ts';
 import { expand, sum } from './expand.ts';
 import { permute, reshape } from './movement.ts';
 
+function expectPicture(op: string, x: Tensor, factor: number): void {
+  if (x.rank !== 4) throw new ShapeError(`${op}: expected [N, C, H, W]; got ${formatShape(x.shape)}`);
+  if (!Number.isInteger(factor) || factor < 1) {
+    throw new ShapeError(`${op}: the factor must be a whole number >= 1; got ${factor}`);
+  }
+}
+
 function expectDivides(op: string, x: Tensor, factor: number): void {
+  expectPicture(op, x, factor);
   const [, , h, w] = x.shape;
-  if (x.rank !== 4 || h! % factor !== 0 || w! % factor !== 0) {
+  if (h! % factor !== 0 || w! % factor !== 0) {
     throw new ShapeError(
       `${op}: expected [N, C, H, W] that divides by ${factor}; got ${formatShape(x.shape)}`,
     );
   }
 }
 
-/** Every pixel repeated `factor` times in both directions. */
+/** Every pixel repeated `factor` times in both directions. @throws ShapeError */
 export function upsampleNearest(x: Tensor, factor = 2): Tensor {
-  expectDivides('upsampleNearest', x, 1);
+  expectPicture('upsampleNearest', x, factor);
   const [n, c, h, w] = x.shape as [number, number, number, number];
   const repeated = expand(reshape(x, [n, c, h, 1, w, 1]), [n, c, h, factor, w, factor]);
   return reshape(repeated, [n, c, h * factor, w * factor]);
@@ -40,8 +48,9 @@ export function pixelUnshuffle(x: Tensor, factor: number): Tensor {
 
 /** The inverse of `pixelUnshuffle`. @throws ShapeError when the channels do not divide by factor^2 */
 export function pixelShuffle(x: Tensor, factor: number): Tensor {
+  expectPicture('pixelShuffle', x, factor);
   const [n, c, h, w] = x.shape as [number, number, number, number];
-  if (x.rank !== 4 || c % factor ** 2 !== 0) {
+  if (c % factor ** 2 !== 0) {
     throw new ShapeError(
       `pixelShuffle: ${c} channels do not divide by ${factor ** 2}; got ${formatShape(x.shape)}`,
     );

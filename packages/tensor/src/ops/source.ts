@@ -2,7 +2,7 @@
 import { type DType, encode, isFloat, roundTo } from '../dtype.ts';
 import { DTypeError } from '../errors.ts';
 import type { Op } from '../op.ts';
-import { contiguousStrides, numel, resolveAxis, type Shape } from '../shape.ts';
+import { checkShape, contiguousStrides, numel, resolveAxis, type Shape } from '../shape.ts';
 import { apply, type Tensor } from '../tensor.ts';
 
 export const fullOp: Op<{ readonly shape: Shape; readonly value: number; readonly dtype: DType }> = {
@@ -38,11 +38,16 @@ export const iotaOp: Op<{ readonly shape: Shape; readonly axis: number; readonly
   jvp: () => null,
 };
 
+/** @throws DTypeError when an integer type cannot hold the value */
+export function expectHolds(op: string, dtype: DType, value: number): void {
+  if (!isFloat(dtype) && roundTo(dtype, value) !== value) {
+    throw new DTypeError(`${op}: ${dtype} does not hold ${value}`);
+  }
+}
+
 /** A tensor full of one value. @throws DTypeError when an integer type cannot hold it */
 export function full(shape: Shape, value: number, dtype: DType = 'f32'): Tensor {
-  if (!isFloat(dtype) && roundTo(dtype, value) !== value) {
-    throw new DTypeError(`full: ${dtype} does not hold ${value}`);
-  }
+  expectHolds('full', dtype, value);
   return apply(fullOp, [], {
     shape,
     value: isFloat(dtype) ? value : Number(encode(dtype, [value])[0]!),
@@ -70,12 +75,13 @@ export function onesLike(x: Tensor): Tensor {
   return full(x.shape, 1, x.dtype);
 }
 
-/** Each element's position along `axis`, counted from 0. */
+/** Each element's position along `axis`, counted from 0. @throws ShapeError, DTypeError for bool */
 export function iota(shape: Shape, axis = -1, dtype: DType = 'i32'): Tensor {
   return apply(iotaOp, [], { shape, axis: resolveAxis('iota', axis, shape.length), dtype });
 }
 
-/** 0, 1, ..., length - 1. */
+/** 0, 1, ..., length - 1. @throws ShapeError unless the length is a whole number >= 0, DTypeError for bool */
 export function arange(length: number, dtype: DType = 'i32'): Tensor {
+  checkShape('arange', [length]);
   return iota([length], 0, dtype);
 }
