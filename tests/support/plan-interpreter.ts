@@ -259,7 +259,7 @@ function binary(op: BinaryFunction, type: Scalar, x: number, y: number): number 
     case 'mul':
       return integer ? Math.imul(x, y) : x * y;
     case 'div':
-      return integer ? (y === 0 ? x : Math.trunc(x / y)) : x / y;
+      return integer ? (y === 0 ? 0 : Math.trunc(x / y)) : x / y;
     case 'mod':
       return integer && y === 0 ? 0 : x % y;
     case 'max':

@@ -11,8 +11,10 @@ export function unaryLanes(m: Lanes, op: UnaryFunction, type: Scalar, x: Local):
     case 'neg':
       return m.op(integer ? 'i32x4.neg' : 'f32x4.neg', x);
     case 'abs':
+      if (type === 'u32') return x;
       return m.op(integer ? 'i32x4.abs' : 'f32x4.abs', x);
     case 'sign': {
+      if (type === 'u32') return m.op('i32x4.min_u', x, m.i32(1));
       if (integer) return m.op('i32x4.max_s', m.op('i32x4.min_s', x, m.i32(1)), m.i32(-1));
       const positive = m.select(m.op('f32x4.gt', x, m.f32(0)), m.f32(1), x);
       return m.select(m.op('f32x4.lt', x, m.f32(0)), m.f32(-1), positive);
@@ -96,7 +98,7 @@ export function arithmetic(m: Lanes, op: BinaryFunction, type: Scalar, x: Local,
   return m.eachLane((lane) => integerLane(m, op, type, x, y, lane));
 }
 
-// Division by 0 gives the dividend and remainder 0, as in WGSL; shifts count modulo 32.
+// Quotient and remainder of a division by 0 are 0; shifts count modulo 32.
 function integerLane(m: Lanes, op: BinaryFunction, type: Scalar, x: Local, y: Local, lane: number): void {
   const { code } = m;
   const [a, b] = [m.context.fn.local('i32'), m.context.fn.local('i32')];
@@ -111,19 +113,16 @@ function integerLane(m: Lanes, op: BinaryFunction, type: Scalar, x: Local, y: Lo
       return;
     case 'div':
     case 'mod': {
-      // Dividing by -1 can overflow, which traps: its quotient is the negative, and its remainder 0.
+      // Dividing by 0 traps, and by -1 it can: those are divided by 1 instead, and the quotient is multiplied.
       const special = m.context.fn.local('i32');
       code.get(b).op('i32.eqz');
       if (isSigned) code.get(b).i32(-1).op('i32.eq').op('i32.or');
       code.set(special);
-      const divisor = () => code.i32(1).get(b, special).op('select');
-      code.get(a);
-      divisor();
+      code.get(a).i32(1).get(b, special).op('select');
       if (op === 'mod') code.op(isSigned ? 'i32.rem_s' : 'i32.rem_u');
       else {
         code.op(isSigned ? 'i32.div_s' : 'i32.div_u');
-        if (isSigned)
-          code.get(b).i32(-1).op('i32.eq').i32(-2).op('i32.mul').i32(1).op('i32.add').op('i32.mul');
+        code.get(b).i32(1).get(special).op('select').op('i32.mul');
       }
       return;
     }
