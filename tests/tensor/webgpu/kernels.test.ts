@@ -10,7 +10,9 @@ const kinds = { maps, reduces, contracts, convolutions, scatters };
 describeWebGPU('kernels agree with the interpreter', () => {
   let device: WebGPUDevice;
   beforeAll(async () => {
-    device = await openWebGPU((await testAdapter()).adapter);
+    device = await openWebGPU((await testAdapter()).adapter, {
+      capabilities: { maxStorageBuffers: 8 },
+    });
   });
   afterAll(() => device.close());
 

@@ -17,23 +17,44 @@ export interface Access {
   readonly dtype: DType;
 }
 
+/** Indices of the bindings that a kernel reads; a kernel that was split keeps the others, too. */
+function bindingsRead(kernel: Kernel): Set<number> {
+  switch (kernel.kind) {
+    case 'map':
+      return new Set(readsOf(...kernel.outputs.map(({ expr }) => expr)).map(({ binding }) => binding));
+    case 'reduce':
+      return new Set(readsOf(kernel.body, kernel.output.expr).map(({ binding }) => binding));
+    case 'contract': {
+      const epilogue = readsOf(kernel.output.expr).map(({ binding }) => binding);
+      return new Set([kernel.a.binding, kernel.b.binding, ...epilogue]);
+    }
+    case 'scatter':
+      return new Set([kernel.index.binding, kernel.values.binding]);
+  }
+}
+
 export class KernelBindings {
-  readonly #accesses: readonly Access[];
+  readonly #accesses: ReadonlyMap<number, Access>;
   readonly #outputs: ReadonlyMap<Output, Access>;
 
-  /** Binds everything that the kernel names to the module. */
+  /** Binds everything that the kernel reads and writes to the module. */
   constructor(module: Module, buffers: Buffers, kernel: Kernel, outputs: readonly Output[]) {
     const bind = (buffer: number, dtype: DType, written: boolean): Access => ({
       binding: module.bind(buffers.place(buffer), dtype, buffers.length(buffer), written),
       dtype,
     });
-    this.#accesses = kernel.bindings.map(({ buffer, dtype }) => bind(buffer, dtype, false));
+    this.#accesses = new Map(
+      [...bindingsRead(kernel)].map((index) => {
+        const { buffer, dtype } = kernel.bindings[index]!;
+        return [index, bind(buffer, dtype, false)];
+      }),
+    );
     this.#outputs = new Map(outputs.map((output) => [output, bind(output.buffer, output.dtype, true)]));
   }
 
   /** The kernel's i-th binding. */
   at(index: number): Access {
-    return this.#accesses[index]!;
+    return this.#accesses.get(index)!;
   }
 
   output(output: Output): Access {

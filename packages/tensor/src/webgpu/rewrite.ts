@@ -7,6 +7,7 @@
  */
 import { operandsOf, walk, withOperands } from '../compiler/expression.ts';
 import type { DType } from '../dtype.ts';
+import { DeviceError } from '../errors.ts';
 import type {
   ContractKernel,
   Expr,
@@ -107,15 +108,14 @@ function addToZeros(kernel: ScatterKernel, places: Scratch): Kernel[] {
 function splitOutputs(kernel: MapKernel, places: Buffers, { maxStorageBuffers }: Capabilities): Kernel[] {
   const placesOf = (outputs: readonly Output[]) =>
     new Set([...outputs.map(({ buffer }) => places.place(buffer)), ...readPlaces(kernel, outputs, places)]);
-  if (placesOf(kernel.outputs).size <= maxStorageBuffers)
-    return [{ ...kernel, ...used(kernel, kernel.outputs) }];
+  if (placesOf(kernel.outputs).size <= maxStorageBuffers) return [kernel];
   const groups: Output[][] = [];
   for (const output of inSafeOrder(kernel, places)) {
     const group = groups.at(-1);
     if (group && placesOf([...group, output]).size <= maxStorageBuffers) group.push(output);
     else groups.push([output]);
   }
-  return groups.map((outputs) => ({ ...kernel, ...used(kernel, outputs) }));
+  return groups.map((outputs) => ({ ...kernel, outputs }));
 }
 
 function readPlaces(kernel: MapKernel, outputs: readonly Output[], places: Buffers): Set<number> {
@@ -125,7 +125,10 @@ function readPlaces(kernel: MapKernel, outputs: readonly Output[], places: Buffe
   return new Set(reads.map(({ binding }) => places.place(kernel.bindings[binding]!.buffer)));
 }
 
-/** Outputs such that none overwrites what a later one reads; those that only such a cycle orders stay as they are. */
+/**
+ * Outputs such that none overwrites what a later one reads.
+ * @throws DeviceError when each overwrites what another reads
+ */
 function inSafeOrder(kernel: MapKernel, places: Buffers): Output[] {
   const left = [...kernel.outputs];
   const ordered: Output[] = [];
@@ -134,26 +137,14 @@ function inSafeOrder(kernel: MapKernel, places: Buffers): Output[] {
       const own = places.place(output.buffer);
       return left.every((other) => other === output || !readPlaces(kernel, [other], places).has(own));
     });
-    ordered.push(...left.splice(Math.max(0, free), 1));
+    if (free < 0) {
+      throw new DeviceError(
+        `kernel "${kernel.label}": too many buffers; its outputs overwrite each other's inputs`,
+      );
+    }
+    ordered.push(...left.splice(free, 1));
   }
   return ordered;
-}
-
-/** The outputs with the bindings that they use. */
-function used(kernel: MapKernel, outputs: readonly Output[]): Pick<MapKernel, 'bindings' | 'outputs'> {
-  const indices = [
-    ...new Set(walk(...outputs.map(({ expr }) => expr)).flatMap((e) => ('binding' in e ? [e.binding] : []))),
-  ];
-  if (indices.length === kernel.bindings.length) return { bindings: kernel.bindings, outputs };
-  const rename = rewriter((expr) =>
-    expr.kind === 'load' || expr.kind === 'gather'
-      ? { ...expr, binding: indices.indexOf(expr.binding) }
-      : expr,
-  );
-  return {
-    bindings: indices.map((i) => kernel.bindings[i]!),
-    outputs: outputs.map((output) => ({ ...output, expr: rename(output.expr) })),
-  };
 }
 
 /** Changes every expression under a root, operands first, each once. */
