@@ -104,10 +104,7 @@ export class WasmProgram implements Program {
     });
     phases.forEach(({ index, chunks, kernel, isFirst }, i) => {
       const wait = i > 0 && (!isFirst || waits[kernel]! || kernels[kernel]!.written.sharedBytes > 0);
-      words.set(
-        [index, chunks, args[kernel]!, 0, Number(wait), 0],
-        (this.tape.start >>> 2) + recordWords * i,
-      );
+      words.set([index, chunks, args[kernel]!, 0, Number(wait)], (this.tape.start >>> 2) + recordWords * i);
     });
   }
 

@@ -3,7 +3,6 @@
  * innermost kept axis (four folds side by side), whichever is read in order. A long reduction with few results is cut
  * into segments of a fixed length, whose folds a second phase folds again; segments do not depend on the threads.
  */
-
 import type { Expr, ReduceKernel } from '../kernel.ts';
 import { writeArgmax } from './argmax.ts';
 import type { Local } from './assembler.ts';

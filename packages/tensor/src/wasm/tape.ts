@@ -1,19 +1,19 @@
 /**
  * A plan as a tape: phases in the order they run, which all threads walk together.
  *
- * A record of the tape is six words: function, chunks, address of the arguments, chunks taken so far, whether to wait
- * for the other threads first, and one spare. Threads take chunks from the counter and meet at a barrier
- * before the next record that needs what came before.
+ * A record of the tape is five words: function, chunks, address of the arguments, chunks taken so far, and whether to
+ * wait for the other threads first. Threads take chunks from the counter and meet at a barrier before the next record
+ * that needs what came before.
  */
 import { FunctionBuilder, type Local, type ModuleBuilder } from './assembler.ts';
 import { forRange } from './loops.ts';
 
-export const recordWords = 6;
+export const recordWords = 5;
 /** Words of the control block: threads that have arrived at the barrier, barriers passed, whether a thread failed. */
 export const control = { arrived: 0, passed: 4, failed: 8, bytes: 64 } as const;
 
-/** Times that a barrier looks before it sleeps: about 30 microseconds. */
-const spins = 2000;
+/** Times that a barrier looks before it sleeps: about 20 microseconds. */
+const spins = 10_000;
 
 /** Exports "main" (records, end of records, control block, threads, scratch of this thread, may sleep). */
 export function writeMain(module: ModuleBuilder, mayWait: boolean): void {
