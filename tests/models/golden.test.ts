@@ -4,7 +4,7 @@ import { verifyFolder } from '../../packages/trainer/src/verify/index.ts';
 import { caseFolder } from './goldenCase.ts';
 
 describe('golden cases on wasm', () => {
-  it.each(['vae-tiny'])('%s: what the library computed', async (name) => {
+  it.each(['vae-tiny', 'sd-tiny-pipeline'])('%s: what the library computed', async (name) => {
     const { device } = await openDevice('wasm');
     const checks = await verifyFolder(caseFolder(name), device);
     expect(checks.filter(({ ok }) => !ok)).toEqual([]);

@@ -20,7 +20,9 @@ export {
   writeSafetensors,
 } from '@deftjs/tensor';
 export * from './clipText.ts';
+export * from './pipelines/stableDiffusion.ts';
 export * from './resnetBlock.ts';
+export * from './sampling.ts';
 export * from './schedulers/index.ts';
 export * from './tokenizer.ts';
 export * from './transformer2d.ts';

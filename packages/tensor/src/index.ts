@@ -91,3 +91,4 @@ export { keep, leakedStorages, scope } from './scope.ts';
 export * from './shape.ts';
 export { apply, type Nested, placeholder, type Source, Tensor, tensor } from './tensor.ts';
 export * from './tree.ts';
+export { eventLoopTurn } from './turn.ts';

@@ -1,3 +1,4 @@
 export * from './fileSource.ts';
 export * from './modelFolder.ts';
+export * from './stableDiffusionFolder.ts';
 export * from './tokenizerFolder.ts';

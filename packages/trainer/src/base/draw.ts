@@ -1,8 +1,7 @@
 /** Pictures of prompts, drawn by a text-to-image model. */
 import { loadState, stateOf } from '@deftjs/autograd/nn';
-import { flowMatchEuler } from '@deftjs/models';
+import { draw, flowMatchEuler } from '@deftjs/models';
 import { type Device, evaluate, read, type Tensor, tensor } from '@deftjs/tensor';
-import { draw } from '../diffusion/sampler.ts';
 import type { PromptSamples } from '../metrics/index.ts';
 import { fromPlanes, maxTokens, tokenize } from '../world/index.ts';
 import type { TextToImage } from './textToImage.ts';

@@ -6,6 +6,7 @@
  * Levels are drawn logit-normal, s = sigmoid(N(0, 1)): most training goes where the task is hardest. All randomness is
  * drawn on the host as a pure function of (seed, step), so that a resumed run sees the numbers it would have seen.
  */
+import type { Denoiser } from '@deftjs/models';
 import {
   add,
   foldIn,
@@ -34,9 +35,6 @@ export function drawFlowNoise(seed: number, step: number, count: number, size: n
   const levels = Float32Array.from(normalNumbers(foldIn(key, 0), count), (z) => 1 / (1 + Math.exp(-z)));
   return { noise: Float32Array.from(normalNumbers(foldIn(key, 1), count * size)), levels };
 }
-
-/** A denoising network: noisy pictures [B, C, H, W], times [B] in [0, 1000], captions [B, L, D] to [B, C, H, W]. */
-export type Denoiser = (noisy: Tensor, times: Tensor, context: Tensor) => Tensor;
 
 /** Pictures [B, C, H, W], noise of their shape, levels [B] and captions [B, L, D]. */
 export interface FlowBatch {

@@ -7,4 +7,3 @@ export {
   type ProgressOptions,
   type ProgressStream,
 } from './progress.ts';
-export { eventLoopTurn } from './turn.ts';

@@ -4,8 +4,8 @@
  * A job's data are a pure function of the step number and its state is one tree of tensors, so a checkpoint is that tree
  * and the losses so far, and a resumed run computes what an uninterrupted one would have.
  */
-import type { Tree } from '@deftjs/tensor';
-import { eventLoopTurn, openProgress } from '../progress/index.ts';
+import { eventLoopTurn, type Tree } from '@deftjs/tensor';
+import { openProgress } from '../progress/index.ts';
 import type { Run } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
 import { decodeState, encodeState } from './state.ts';

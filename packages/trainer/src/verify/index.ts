@@ -3,6 +3,7 @@ import type { Device } from '@deftjs/tensor';
 import { type Check, failed } from './check.ts';
 import { type GoldenFolder, openGoldenFolder } from './goldenFolder.ts';
 import { checkModel } from './modelCase.ts';
+import { checkPipeline } from './pipelineCase.ts';
 
 export type { Check } from './check.ts';
 export { goldenFoldersIn } from './goldenFolder.ts';
@@ -13,7 +14,10 @@ interface Kind {
   readonly run: (golden: GoldenFolder, device: Device) => Promise<Check[]>;
 }
 
-const kinds: readonly Kind[] = [{ matches: (golden) => golden.has('config.json'), run: checkModel }];
+const kinds: readonly Kind[] = [
+  { matches: (golden) => golden.has('config.json'), run: checkModel },
+  { matches: (golden) => golden.has('model_index.json'), run: checkPipeline },
+];
 
 /** All checks of the case in the folder. One that cannot run is a failed check that says why. */
 export async function verifyFolder(path: string, device: Device): Promise<Check[]> {

@@ -1,12 +1,11 @@
 /**
- * Drawing with a trained denoiser: any sampler of the models package, classifier-free guidance, all prompts at once.
+ * Drawing with a denoiser: any sampler, classifier-free guidance, all prompts at once.
  *
  *     o = u + g (c - u)      u, c: the network's output without and with the caption; g: guidance scale       (1)
  *
  * (Ho and Salimans 2022, eq. (6), with g = 1 + w.) The coefficients of a step are input values of one compiled
  * function, so all steps of a drawing, and all drawings of the same size, share one program.
  */
-import type { Denoising } from '@deftjs/models';
 import {
   add,
   clamp,
@@ -14,6 +13,7 @@ import {
   concat,
   type Device,
   evaluate,
+  eventLoopTurn,
   expand,
   foldIn,
   keyOf,
@@ -26,8 +26,10 @@ import {
   type Tensor,
   tensor,
 } from '@deftjs/tensor';
-import { eventLoopTurn } from '../progress/index.ts';
-import type { Denoiser } from './flow.ts';
+import type { Denoising } from './schedulers/index.ts';
+
+/** A denoising network: samples [B, C, H, W], times [B] and context [B, L, D] to the output for each, [B, C, H, W]. */
+export type Denoiser = (samples: Tensor, times: Tensor, context: Tensor) => Tensor;
 
 interface StepState {
   readonly [key: string]: Tensor;
@@ -35,7 +37,7 @@ interface StepState {
   readonly x0: Tensor;
 }
 
-/** The coefficients of a step as one vector; see denoising.ts of the models package for their meaning. */
+/** The coefficients of a step as one vector; see schedulers/denoising.ts for their meaning. */
 function coefficients({ timestep, inputScale, x0, next }: Denoising['steps'][number]): Tensor {
   const list = [timestep, inputScale, x0.sample, x0.output];
   return tensor(Float32Array.of(...list, next.sample, next.output, next.x0, next.previousX0, next.noise));
@@ -84,12 +86,14 @@ export interface DrawRequest {
   readonly seeds: readonly number[];
   /** Channels, height and width of what the network draws. */
   readonly shape: readonly [number, number, number];
+  /** Standard normal numbers [N, ...shape] to begin with; default: drawn from the seeds. */
+  readonly start?: Tensor;
   readonly device: Device;
 }
 
 /** What the network draws for the captions: [N, ...shape], evaluated. */
 export async function draw(request: DrawRequest): Promise<Tensor> {
-  const { network, denoising, context, emptyContext, guidanceScale, seeds, shape, device } = request;
+  const { network, denoising, context, emptyContext, guidanceScale, seeds, shape, start, device } = request;
   const size = shape[0] * shape[1] * shape[2];
   const noiseOf = (stream: number, scale: number): Tensor => {
     const noise = new Float32Array(seeds.length * size);
@@ -106,7 +110,10 @@ export async function draw(request: DrawRequest): Promise<Tensor> {
   const clip = Math.min(...denoising.steps.map((step) => step.clip));
   const step = compiledStep(network, guidanceScale, clip, device);
   await evaluate([contexts], device);
-  let state: StepState = { sample: noiseOf(0, denoising.initialScale), x0: noiseOf(0, 0) };
+  const { initialScale } = denoising;
+  const sample = start ? mul(start, initialScale) : noiseOf(0, initialScale);
+  await evaluate([sample], device);
+  let state: StepState = { sample, x0: noiseOf(0, 0) };
   for (const [i, coefficient] of denoising.steps.entries()) {
     const before = state;
     using noise = noiseOf(i + 1, coefficient.next.noise === 0 ? 0 : 1);
