@@ -2,5 +2,5 @@
 export { type Method, methods, type Projector, plannedMethods, projectors } from './methods.ts';
 export { type PretrainConfig, pretrainSchema } from './pretrain.ts';
 export { configChanges, readPretrainConfig, readTrainConfig, writeConfig } from './read.ts';
-export { shippedModel } from './shipped.ts';
+export { modelName, shippedModel } from './shipped.ts';
 export { type TrainConfig, trainSchema } from './train.ts';

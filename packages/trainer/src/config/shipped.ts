@@ -1,5 +1,5 @@
 import fs from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** The folder `models/NAME` of this installation, or null: the nearest one above this module. */
@@ -14,4 +14,10 @@ export function shippedModel(name: string): string | null {
     if (above === folder) return null;
     folder = above;
   }
+}
+
+/** What files call the model in a folder: its name when it is a shipped one, else the path. */
+export function modelName(folder: string): string {
+  const name = basename(folder);
+  return shippedModel(name) === folder ? name : folder;
 }

@@ -8,7 +8,7 @@ import { drawPrompts } from '../base/draw.ts';
 import { loadBase } from '../base/folder.ts';
 import { promptProblem } from '../base/prompt.ts';
 import type { TextToImage } from '../base/textToImage.ts';
-import type { TrainConfig } from '../config/index.ts';
+import { modelName, type TrainConfig } from '../config/index.ts';
 import { type ImageFolder, readImageFolder } from '../data/index.ts';
 import { evaluateSamples, type PromptSamples } from '../metrics/index.ts';
 import {
@@ -107,7 +107,7 @@ interface Results {
 async function writeResults(results: Results): Promise<void> {
   const { config, model, data, before, after, finished, run } = results;
   const { weights, config: adapterConfig } = await writePeft(model.unet, {
-    base: { nameOrPath: config.base, autoMapping: null },
+    base: { nameOrPath: modelName(config.base), autoMapping: null },
   });
   run.write('adapter/adapter_model.safetensors', weights);
   run.write('adapter/adapter_config.json', adapterConfig);
