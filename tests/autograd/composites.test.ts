@@ -104,21 +104,19 @@ const convolution = fc.tuple(geometries, pair(1, 2, 3)).chain(([options, kernel]
     .map((inputs) => ({ inputs, f: (x: Tensor, w: Tensor, b: Tensor) => conv2d(x, w, b, options), options }));
 });
 
-const transposed = fc
-  .tuple(geometries, pair(1, 2, 3))
-  .chain(([{ padding: _, ...options }, kernel]) =>
-    fc
-      .tuple(
-        floats([1, 2 * options.groups, 2, 1]),
-        floats([2 * options.groups, 2, ...kernel]),
-        floats([2 * options.groups]),
-      )
-      .map((inputs) => ({
-        inputs,
-        f: (x: Tensor, w: Tensor, b: Tensor) => convTranspose2d(x, w, b, options),
-        options,
-      })),
-  );
+const transposed = fc.tuple(geometries, pair(1, 2, 3)).chain(([{ padding: _, ...options }, kernel]) =>
+  fc
+    .tuple(
+      floats([1, 2 * options.groups, 2, 1]),
+      floats([2 * options.groups, 2, ...kernel]),
+      floats([2 * options.groups]),
+    )
+    .map((inputs) => ({
+      inputs,
+      f: (x: Tensor, w: Tensor, b: Tensor) => convTranspose2d(x, w, b, options),
+      options,
+    })),
+);
 
 const attending = fc
   .record({
@@ -145,13 +143,11 @@ const attending = fc
     }),
   );
 
-const classes = fc
-  .tuple(distinct([3, 4]), tensorOf([3], 'i32', fc.nat(3)))
-  .map(([logits, labels]) => ({
-    inputs: [logits],
-    f: (x: Tensor) => crossEntropy(x, leaf(labels)),
-    options: labels.values,
-  }));
+const classes = fc.tuple(distinct([3, 4]), tensorOf([3], 'i32', fc.nat(3))).map(([logits, labels]) => ({
+  inputs: [logits],
+  f: (x: Tensor) => crossEntropy(x, leaf(labels)),
+  options: labels.values,
+}));
 
 const compared = (f: (a: Tensor, b: Tensor) => Tensor): fc.Arbitrary<Case> =>
   shapes({ maxRank: 2, most: 8, empty: false }).chain((shape) =>
