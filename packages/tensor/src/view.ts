@@ -149,6 +149,8 @@ export function windowView(view: View, axis: number, size: number, stride: numbe
 
 /** The same elements in row-major order under another shape, or null where that takes a copy. */
 export function reshapeView(view: View, shape: Shape): View | null {
+  if (numel(shape) !== numel(view.shape))
+    throw new Error('internal: a reshape changes the number of elements');
   if (numel(shape) === 0) return contiguousView(shape);
   const rows: Affine[] = [];
   let from = 0;
