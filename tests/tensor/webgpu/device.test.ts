@@ -314,7 +314,7 @@ describeWebGPU('errors', () => {
   test('name the kernel that does not fit the device', async () => {
     const device = await open({ capabilities: { maxBindingBytes: 4096, maxStorageBuffers: 2 } });
     await expect(device.preparePlan(negation(2000, 'large').plan)).rejects.toThrow(
-      new DeviceError('kernel "large": a tensor is too large; expected at most 4096 bytes; got 8000'),
+      new DeviceError('kernel "large": a buffer is too large; expected at most 4096 bytes; got 8000'),
     );
     const builder = new PlanBuilder();
     const sum = [1, 2].map((seed) => builder.load(builder.input('f32', noise(4, seed)), [4]));

@@ -21,7 +21,7 @@ describeWebGPU('kernels agree with the interpreter', () => {
       const batch = fc.array(kind, { minLength: 6, maxLength: 6 });
       await fc.assert(
         fc.asyncProperty(batch, (kernels) => expectAgreement(device, kernels)),
-        { numRuns: 5, endOnFailure: true },
+        { numRuns: 3, endOnFailure: true },
       );
     });
   }

@@ -72,7 +72,7 @@ describeWebGPU('every op on WebGPU', () => {
             });
           });
         }),
-        { numRuns: 2 },
+        { numRuns: 1 },
       );
     });
   });

@@ -2,6 +2,7 @@ import { apply, type DType, decode, encode, ops, type Tensor, tensor } from '@de
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { openWebGPU, type WebGPUDevice } from '../../../packages/tensor/src/webgpu/index.ts';
 import { type Special, samplesOf } from '../../support/op-samples.ts';
+import { erf } from '../../support/plan-interpreter.ts';
 import { describeWebGPU, testAdapter } from '../../support/webgpu.ts';
 import { runPlan } from './agreement.ts';
 import { cast, constant, PlanBuilder, unary } from './plans.ts';
@@ -177,6 +178,8 @@ describeWebGPU('functions that WGSL defines loosely', () => {
   // Errors relative to max(1, |y|), or to |y| where small results matter, over the arguments that models use.
   const bounds = [
     ['tanh', Math.tanh, 20, 'relative', 5e-7],
+    ['erf', erf, 5, 'absolute', 3e-7],
+    ['erf', erf, 1e-3, 'relative', 3e-7],
     ['exp', Math.exp, 80, 'relative', 1.2e-5],
     ['sin', Math.sin, 1000, 'absolute', 1e-6],
     ['cos', Math.cos, 1000, 'absolute', 1e-6],

@@ -73,7 +73,8 @@ export class WebGPUDevice implements Device {
   readonly #staging: BufferPool;
   readonly #wait: Wait;
   readonly #errors: string[] = [];
-  readonly #lost: Promise<never>;
+  /** Rejects what waits for the device. */
+  readonly #waiting = new Set<(error: DeviceError) => void>();
   #lostWhy: string | null = null;
   #closing = false;
   #bindGroups = 0;
@@ -95,11 +96,10 @@ export class WebGPUDevice implements Device {
       event.preventDefault(); // or Dawn prints it as well
       this.#errors.push(event.error.message);
     });
-    this.#lost = gpu.lost.then(({ reason, message }) => {
+    void gpu.lost.then(({ reason, message }) => {
       this.#lostWhy = this.#closing ? 'it was closed' : `${reason}: ${message}`;
-      throw this.#lostError();
+      for (const reject of this.#waiting) reject(this.#lostError());
     });
-    this.#lost.catch(() => {}); // also when nobody waits
   }
 
   /** Bytes of the buffers that storages and programs hold. */
@@ -227,12 +227,21 @@ export class WebGPUDevice implements Device {
 
   /** What the device settles, or a DeviceError when it is lost first. */
   async #settled<T>(pending: Promise<T>): Promise<T> {
+    // Not Promise.race with `lost`, which would keep every wait of the device's life.
+    let reject: (error: DeviceError) => void = () => {};
+    const settled = new Promise<T>((resolve, fail) => {
+      reject = fail;
+      pending.then(resolve, fail);
+    });
+    this.#waiting.add(reject);
     try {
-      return await this.#wait(Promise.race([pending, this.#lost]));
+      return await this.#wait(settled);
     } catch (error) {
       if (error instanceof DeviceError) throw error;
       this.#throwErrors();
       throw this.#lostWhy === null ? new DeviceError(`webgpu: ${String(error)}`) : this.#lostError();
+    } finally {
+      this.#waiting.delete(reject);
     }
   }
 

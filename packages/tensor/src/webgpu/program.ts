@@ -97,16 +97,26 @@ export function launchesOf(
     return parts;
   });
   for (const { label, bindings } of launches) {
-    const { maxStorageBuffers } = device.capabilities;
+    const { maxStorageBuffers, maxBindingBytes } = device.capabilities;
     if (bindings.length > maxStorageBuffers) {
       throw new DeviceError(
         `kernel "${label}": too many buffers; expected at most ${maxStorageBuffers}; got ${bindings.length}`,
+      );
+    }
+    const bytes = Math.max(...bindings.map((binding) => binding.bytes));
+    if (bytes > maxBindingBytes) {
+      throw new DeviceError(
+        `kernel "${label}": a buffer is too large; expected at most ${maxBindingBytes} bytes; got ${bytes}`,
       );
     }
   }
   return { launches, scratchBytes: places.scratchBytes };
 }
 
+/** Kernels count elements in i32. */
+const MOST_ELEMENTS = 2 ** 31 - 4;
+
+/** @throws DTypeError, DeviceError naming the kernel that holds what the device cannot */
 function checkPlan(plan: Plan, device: WebGPUDevice): void {
   const labelOf = (buffer: number) =>
     plan.kernels.find((kernel) => buffersOf(kernel).includes(buffer))?.label ?? 'copy';
@@ -116,11 +126,9 @@ function checkPlan(plan: Plan, device: WebGPUDevice): void {
         `kernel "${labelOf(buffer)}": webgpu holds ${device.dtypes.join(', ')}; got ${dtype}`,
       );
     }
-    const bytes = paddedBytes(dtype, length);
-    const limit = device.capabilities.maxBindingBytes;
-    if (bytes > limit) {
+    if (length > MOST_ELEMENTS) {
       throw new DeviceError(
-        `kernel "${labelOf(buffer)}": a tensor is too large; expected at most ${limit} bytes; got ${bytes}`,
+        `kernel "${labelOf(buffer)}": too many elements; expected at most ${MOST_ELEMENTS}; got ${length}`,
       );
     }
   });
