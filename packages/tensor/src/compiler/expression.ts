@@ -65,9 +65,21 @@ export function walk(...roots: readonly Expr[]): Expr[] {
   return [...seen];
 }
 
-/** The loads and gathers under some roots. */
-export function readsOf(...roots: readonly Expr[]): (Load | Gather)[] {
-  return walk(...roots).filter((expr) => expr.kind === 'load' || expr.kind === 'gather');
+const knownReads = new WeakMap<Expr, readonly (Load | Gather)[]>();
+
+function readsUnder(expr: Expr): readonly (Load | Gather)[] {
+  const known = knownReads.get(expr);
+  if (known) return known;
+  const reads = new Set(operandsOf(expr).flatMap(readsUnder));
+  if (expr.kind === 'load' || expr.kind === 'gather') reads.add(expr);
+  const list = [...reads];
+  knownReads.set(expr, list);
+  return list;
+}
+
+/** The loads and gathers under some roots, each once. */
+export function readsOf(...roots: readonly Expr[]): readonly (Load | Gather)[] {
+  return roots.length === 1 ? readsUnder(roots[0]!) : [...new Set(roots.flatMap(readsUnder))];
 }
 
 /** Builds expressions, each distinct one once. */
