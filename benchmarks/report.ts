@@ -47,7 +47,7 @@ export function bestRatio({ cells: [own, ...peers] }: Measured): number | null {
   return ours === null || medians.length === 0 ? null : Math.min(...medians) / ours;
 }
 
-const digits = (ms: number): string => ms.toPrecision(3).replace(/\.?0+$/, '');
+const digits = (ms: number): string => String(Number(ms.toPrecision(3)));
 
 function cellText(cell: Cell, row: Row, own: number | null): string {
   const ms = median(cell);
