@@ -225,8 +225,10 @@ function run<R extends Tree>(
     ),
     ...captured.map((leaf) => storageOn('compile', device, leaf)),
   ];
+  const uses = new Map<Storage, number>();
+  for (const storage of inputs) uses.set(storage, (uses.get(storage) ?? 0) + 1);
   for (const i of donated) {
-    if (inputs.indexOf(inputs[i]!) !== inputs.lastIndexOf(inputs[i]!)) {
+    if (uses.get(inputs[i]!)! > 1) {
       throw new Error(
         `compile: a donated tensor of shape [${leaves[i]!.shape}] is also passed or captured elsewhere`,
       );

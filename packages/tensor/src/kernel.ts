@@ -48,7 +48,7 @@ export type BinaryFunction =
   | 'max'
   | 'min'
   | 'pow'
-  | 'mod' // div and mod of integers truncate, as in WGSL
+  | 'mod' // div and mod of integers truncate; x / 0 and x mod 0 are 0
   | 'less'
   | 'lessEqual'
   | 'equal'

@@ -1,7 +1,8 @@
 /** PEFT adapters in folders: adapter_model.safetensors and adapter_config.json. */
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Module } from '@deftjs/autograd/nn';
+import { replaceFile } from '@deftjs/tensor/node';
 import type { AdaptedRow } from '../adapt.ts';
 import { type LoadPeftOptions, loadPeft, type WritePeftOptions, writePeft } from '../files/peft.ts';
 
@@ -22,23 +23,6 @@ export async function savePeftFolder(
   await mkdir(folder, { recursive: true });
   await replaceFile(join(folder, weightsName), weights);
   await replaceFile(join(folder, configName), config);
-}
-
-async function replaceFile(path: string, content: Uint8Array | string): Promise<void> {
-  const temporary = `${path}.${process.pid}.tmp`;
-  try {
-    const handle = await open(temporary, 'w');
-    try {
-      await handle.writeFile(content);
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-    await rename(temporary, path);
-  } catch (error) {
-    await rm(temporary, { force: true });
-    throw error;
-  }
 }
 
 /**

@@ -1,6 +1,5 @@
 /** safetensors files on disk: opened for range reads, and written so that a file is whole or absent. */
-import { type FileHandle, open, rename, rm } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { type FileHandle, open } from 'node:fs/promises';
 import {
   type ByteSource,
   type HostTensor,
@@ -8,6 +7,7 @@ import {
   type SafetensorsFile,
   writeSafetensors,
 } from '@deftjs/tensor';
+import { replaceFile } from '@deftjs/tensor/node';
 
 /** A source over an open file; `close` it when everything has been read. */
 export interface FileSource extends ByteSource {
@@ -69,34 +69,11 @@ export async function readSafetensorsFile(path: string): Promise<Map<string, Hos
   return tensors;
 }
 
-/**
- * Writes a safetensors file. The bytes go to a file beside it, reach the disk and then take the place of `path`, so
- * that whoever is interrupted leaves the old file or the new one and never half of one.
- */
+/** Writes a safetensors file, whole or not at all (`replaceFile`). */
 export async function writeSafetensorsFile(
   path: string,
   tensors: Readonly<Record<string, HostTensor>>,
   metadata: Readonly<Record<string, string>> = {},
 ): Promise<void> {
-  const bytes = writeSafetensors(tensors, metadata);
-  const temporary = `${path}.${process.pid}.tmp`;
-  try {
-    await writeThrough(temporary, bytes);
-    await rename(temporary, path);
-  } catch (error) {
-    await rm(temporary, { force: true });
-    throw error;
-  }
-  const folder = await open(dirname(path), 'r');
-  await folder.sync().finally(() => folder.close()); // the rename itself
-}
-
-async function writeThrough(path: string, bytes: Uint8Array): Promise<void> {
-  const handle = await open(path, 'w');
-  try {
-    await handle.writeFile(bytes);
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
+  await replaceFile(path, writeSafetensors(tensors, metadata));
 }

@@ -12,3 +12,4 @@ export {
 } from './adapter.ts';
 export { cacheRoot } from './cache.ts';
 export { type DeviceName, type OpenedDevice, openDevice } from './open.ts';
+export { replaceFile } from './replaceFile.ts';

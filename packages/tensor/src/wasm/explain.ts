@@ -1,7 +1,8 @@
 /** Kernels in words. */
+
+import { costOf, formatCount } from '../compiler/kernelCost.ts';
 import { formatShape } from '../errors.ts';
 import type { Kernel } from '../kernel.ts';
-import { costOf, formatCount } from '../webgpu/cost.ts';
 import type { WrittenKernel } from './target.ts';
 
 /** The index space, as text. */

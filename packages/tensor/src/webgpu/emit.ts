@@ -1,10 +1,11 @@
 /** Kernels to launches: one emitter for each loop of the kernel language. */
+
+import { type Cost, costOf } from '../compiler/kernelCost.ts';
 import type { Kernel } from '../kernel.ts';
 import { numel } from '../shape.ts';
 import type { Buffers } from './bindings.ts';
 import type { Capabilities } from './capabilities.ts';
 import { emitContract } from './contract.ts';
-import { type Cost, costOf } from './cost.ts';
 import type { Launch } from './launch.ts';
 import { emitMap } from './map.ts';
 import { emitReduce } from './reduce.ts';

@@ -5,12 +5,13 @@
  * buffer that the program owns (an arena slot of the plan, or scratch of a kernel that takes several launches). Plan
  * buffers that share storage are one place, so a kernel that reads and writes it binds it once.
  */
+
+import { type Cost, formatCount } from '../compiler/kernelCost.ts';
 import type { Program, Storage } from '../device.ts';
 import type { DType } from '../dtype.ts';
 import { DeviceError, DisposedError, DTypeError } from '../errors.ts';
 import type { Kernel, Plan } from '../kernel.ts';
 import type { Buffers } from './bindings.ts';
-import { type Cost, formatCount } from './cost.ts';
 import type { WebGPUDevice, WebGPUStorage } from './device.ts';
 import { emitKernel } from './emit.ts';
 import type { Launch } from './launch.ts';

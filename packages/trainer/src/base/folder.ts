@@ -8,7 +8,6 @@ import { loadState, stateOf } from '@deftjs/autograd/nn';
 import { asFloat32, type HostTensor, type JsonConfig, writeSafetensors } from '@deftjs/models';
 import { openWeights, readConfigFile } from '@deftjs/models/node';
 import { read, type Tensor, tensor, toHalfBits } from '@deftjs/tensor';
-import { writeFileAtomically } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
 import { vocabulary } from '../world/index.ts';
 import { TextToImage, type TextToImageConfig } from './textToImage.ts';
@@ -32,11 +31,12 @@ function text(config: unknown): string {
 }
 
 /**
- * Writes the model: weights rounded to f16, and any further files (a recipe, a loss curve) beside them.
+ * Writes the model's files: weights rounded to f16.
+ * @param write takes a name relative to the model's folder, and what the file holds
  * @param weights values by path; default: the model's own
  */
 export async function saveBase(
-  folder: string,
+  write: (name: string, data: Uint8Array | string) => void,
   model: TextToImage,
   weights: Readonly<Record<string, Tensor>> = stateOf(model),
 ): Promise<void> {
@@ -49,11 +49,7 @@ export async function saveBase(
     'vae/config.json': { _class_name: 'BlockCodec', block_size: blockSize },
     'tokenizer/vocab.json': Object.fromEntries(vocabulary.map((word, id) => [word, id])),
   };
-  for (const [name, config] of Object.entries(configs)) {
-    const path = join(folder, name);
-    fs.mkdirSync(join(path, '..'), { recursive: true });
-    writeFileAtomically(path, text(config));
-  }
+  for (const [name, config] of Object.entries(configs)) write(name, text(config));
   for (const [part, file] of Object.entries(weightsOf)) {
     const tensors: Record<string, HostTensor> = {};
     for (const [path, value] of Object.entries(weights)) {
@@ -61,7 +57,7 @@ export async function saveBase(
       const data = Uint16Array.from(await read(value), toHalfBits);
       tensors[path.slice(part.length + 1)] = { dtype: 'f16', shape: value.shape, data };
     }
-    writeFileAtomically(join(folder, part, file), writeSafetensors(tensors, { format: 'pt' }));
+    write(`${part}/${file}`, writeSafetensors(tensors, { format: 'pt' }));
   }
 }
 

@@ -4,13 +4,11 @@ import { join } from 'node:path';
 import { setAdapterStrength } from '@deftjs/deft';
 import { loadPeftFolder } from '@deftjs/deft/node';
 import type { Device } from '@deftjs/tensor';
-import { type DeviceName, openDevice } from '@deftjs/tensor/node';
-import { readTrainConfig, shippedModel } from '../config/index.ts';
+import { openDevice } from '@deftjs/tensor/node';
+import { deviceNames, readTrainConfig, shippedModel } from '../config/index.ts';
 import { UserError } from '../userError.ts';
 import { loadBase } from './folder.ts';
 import type { TextToImage } from './textToImage.ts';
-
-const deviceNames: readonly DeviceName[] = ['auto', 'webgpu', 'wasm', 'reference'];
 
 /** Opens the device that `--device` names and says which it is. @throws {UserError} for an unknown name */
 export async function openNamedDevice(name: string): Promise<Device> {

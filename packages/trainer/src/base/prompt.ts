@@ -1,8 +1,8 @@
-import { maxTokens, tokenOf } from '../world/index.ts';
+import { maxTokens, tokenOf, wordsOf } from '../world/index.ts';
 
 /** Why the world's text encoder cannot take a caption; null when it can. */
 export function promptProblem(caption: string): string | null {
-  const words = caption.toLowerCase().match(/[a-z]+/g) ?? [];
+  const words = wordsOf(caption);
   if (words.length > maxTokens - 2)
     return `${words.length} words, more than the base reads (${maxTokens - 2})`;
   const unknown = words.find((word) => tokenOf(word) === tokenOf('<unk>'));

@@ -1,4 +1,5 @@
 /** The configuration files of `deft train` and `deft pretrain`. */
+export { deviceNames } from './fields.ts';
 export { type Method, methods, type Projector, plannedMethods, projectors } from './methods.ts';
 export { type PretrainConfig, pretrainSchema } from './pretrain.ts';
 export { configChanges, readPretrainConfig, readTrainConfig, writeConfig } from './read.ts';

@@ -1,5 +1,4 @@
 /** Training a base model from scratch on the picture world. */
-import { join } from 'node:path';
 import { valueAndGrad } from '@deftjs/autograd';
 import { initialize, setTraining, stateOf, withState } from '@deftjs/autograd/nn';
 import { adamW, clipByGlobalNorm, cosine, movingAverage, warmup } from '@deftjs/autograd/optim';
@@ -53,14 +52,13 @@ function pretrainStep(model: TextToImage, config: PretrainConfig, device: Device
       const loss = (weights: Weights): Tensor =>
         withState(model, weights, () => mean(model.flowErrors(batch)));
       const { value, gradient } = valueAndGrad(loss)(state.weights);
-      const { clipped, norm } = clipByGlobalNorm(gradient, config.max_grad_norm);
+      const { clipped } = clipByGlobalNorm(gradient, config.max_grad_norm);
       const { parameters: weights, state: next } = optimizer.update(state.weights, clipped, state.optimizer, {
         learningRate,
       });
       return {
         state: { weights, optimizer: next, average: movingAverage(state.average, weights, decay) },
         loss: value,
-        norm,
       };
     },
     { device, donate: { 0: 'state' } },
@@ -78,7 +76,7 @@ function pretrainStep(model: TextToImage, config: PretrainConfig, device: Device
     const decay = Math.min(config.ema_decay, (1 + step) / (10 + step));
     const result = await compiled(state, batch, tensor(schedule(step)), tensor(decay));
     const loss = await item(result.loss);
-    for (const spent of [...Object.values(batch), result.loss, result.norm]) spent.dispose();
+    for (const spent of [...Object.values(batch), result.loss]) spent.dispose();
     return { state: result.state, loss };
   };
 }
@@ -121,6 +119,7 @@ export async function pretrain(config: PretrainConfig, run: Run, signal: AbortSi
   const began = performance.now();
   const isOutOfTime = (): boolean =>
     config.minutes !== null && performance.now() - began > 60_000 * config.minutes;
+  const isSampled = (done: number): boolean => done % config.sample_every === 0;
   const finished = await runSteps<PretrainState>({
     label: `pretrain ${config.name}`,
     run,
@@ -131,11 +130,12 @@ export async function pretrain(config: PretrainConfig, run: Run, signal: AbortSi
     step: pretrainStep(model, config, device),
     stop: () => signal.aborted || isOutOfTime(),
     after: async ({ average }, done) => {
-      if (done % config.sample_every === 0) await writeSamples(config, model, average, run, done, device);
+      if (isSampled(done)) await writeSamples(config, model, average, run, done, device);
     },
   });
-  await writeSamples(config, model, finished.state.average, run, finished.done, device);
-  await saveBase(join(run.folder, 'base'), model, finished.state.average);
+  const { state, done } = finished;
+  if (!isSampled(done)) await writeSamples(config, model, state.average, run, done, device);
+  await saveBase((name, data) => run.write(`base/${name}`, data), model, state.average);
   const points = finished.losses.map((loss, i) => ({ step: i + 1, loss }));
   run.write('loss.png', await chartPng(await lossChart(points, config.name)));
   run.write('loss.json', JSON.stringify(finished.losses.map((loss) => Number(loss.toPrecision(5)))));

@@ -25,9 +25,13 @@ export function shuffled(count: number, seed: number, epoch: number): number[] {
 
 /** The items of step `step`, `batchSize` of them. */
 export function itemsOfStep(count: number, batchSize: number, seed: number, step: number): number[] {
+  const orders = new Map<number, readonly number[]>(); // of the epochs that the batch runs across
   return Array.from({ length: batchSize }, (_, i) => {
     const position = step * batchSize + i;
-    return shuffled(count, seed, Math.floor(position / count))[position % count]!;
+    const epoch = Math.floor(position / count);
+    const order = orders.get(epoch) ?? shuffled(count, seed, epoch);
+    orders.set(epoch, order);
+    return order[position % count]!;
   });
 }
 

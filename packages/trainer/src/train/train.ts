@@ -21,7 +21,7 @@ import {
 } from '../report/index.ts';
 import type { Run } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
-import { fromPlanes } from '../world/index.ts';
+import { fromPlanes, subjectWords } from '../world/index.ts';
 import {
   type AdapterState,
   adapterStep,
@@ -146,10 +146,10 @@ function reportOf(results: Results, adapterBytes: number): ReportData {
   const { config, model, device, data, rows, before, after, finished, seconds, run } = results;
   const parameters = [...namedParameters(model).values()];
   const total = parameters.reduce((sum, { shape }) => sum + numel(shape), 0);
-  const words = data.pictures[0]!.caption.match(/\b(sks|zwx|ohv|qip) \w+/);
+  const named = new RegExp(`\\b(${subjectWords.join('|')}) \\w+`).exec(data.pictures[0]!.caption);
   return {
     name: config.name,
-    subjectWords: words?.[0] ?? null,
+    subjectWords: named?.[0] ?? null,
     base: config.base.split('/').at(-1)!,
     method: config.method,
     rank: config.rank,

@@ -47,4 +47,4 @@ export {
   subjects,
   trainingScenes,
 } from './subjects.ts';
-export { maxTokens, subjectWords, tokenize, tokenOf, vocabulary } from './vocabulary.ts';
+export { maxTokens, subjectWords, tokenize, tokenOf, vocabulary, wordsOf } from './vocabulary.ts';

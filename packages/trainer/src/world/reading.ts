@@ -3,7 +3,7 @@
 import { type Colour, colours } from './palette.ts';
 import { type Count, type Position, positions, type Size, sizes, type Texture, textures } from './scene.ts';
 import { type Shape, shapes } from './shapes.ts';
-import { pluralOf } from './vocabulary.ts';
+import { pluralOf, wordsOf } from './vocabulary.ts';
 
 /** The attributes that a prompt names; what it leaves open is absent. */
 export interface Named {
@@ -24,7 +24,7 @@ const countWords: Readonly<Record<string, Count>> = { a: 1, an: 1, one: 1, two: 
  * before "background" or "hat" is that one's; the emblem of "with a red star on it" is not read.
  */
 export function readCaption(prompt: string): Named {
-  const words = prompt.toLowerCase().match(/[a-z]+/g) ?? [];
+  const words = wordsOf(prompt);
   const named: { -readonly [K in keyof Named]: Named[K] } = {};
   const first = countWords[words[0] ?? ''];
   if (first !== undefined) named.count = first;

@@ -48,12 +48,17 @@ export function tokenOf(word: string): number {
   return idOf.get(word) ?? 3;
 }
 
+/** The words of a caption: case and punctuation are ignored. */
+export function wordsOf(caption: string): string[] {
+  return caption.toLowerCase().match(/[a-z]+/g) ?? [];
+}
+
 /**
- * Token ids of a caption: <start>, words, <end>, padded to `maxTokens`. Case and punctuation are ignored; a caption
- * that is too long throws. The empty caption is the unconditional prompt.
+ * Token ids of a caption: <start>, words, <end>, padded to `maxTokens`. A caption that is too long
+ * throws. The empty caption is the unconditional prompt.
  */
 export function tokenize(caption: string): Int32Array {
-  const words = caption.toLowerCase().match(/[a-z]+/g) ?? [];
+  const words = wordsOf(caption);
   if (words.length > maxTokens - 2) {
     throw new RangeError(
       `tokenize: a caption has at most ${maxTokens - 2} words; got ${words.length}: "${caption}"`,

@@ -1,8 +1,9 @@
 /** Arithmetic and memory traffic of kernels, for `explain` and benchmarks. */
-import { readsOf, walk } from '../compiler/expression.ts';
+
 import { bytesPerElement } from '../dtype.ts';
 import type { Expr, Kernel } from '../kernel.ts';
 import { numel } from '../shape.ts';
+import { readsOf, walk } from './expression.ts';
 
 export interface Cost {
   /** Arithmetic operations, a function of one number counting as one. */
