@@ -9,6 +9,7 @@ export {
 export { type AdapterRequest, type AttachedAdapter, attachedAdapters, LayerAdapter } from './adapter.ts';
 export { polarFactor } from './decompositions/polar.ts';
 export { orthonormalBases, orthonormalBasis, qr } from './decompositions/qr.ts';
+export { symmetricEigen } from './decompositions/symmetricEigen.ts';
 export { diagnose, type LayerDiagnostics } from './diagnostics.ts';
 export {
   type LoadPeftOptions,

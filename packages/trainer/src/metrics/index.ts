@@ -1,4 +1,5 @@
 /** Measurements on samples, with their uncertainty. */
+export { type CannyOptions, canny, edgeF1 } from './canny.ts';
 export { type Estimate, estimate, formatEstimate } from './estimate.ts';
 export {
   type Comparison,
@@ -8,3 +9,5 @@ export {
   type PromptScores,
   scorePrompts,
 } from './evaluate.ts';
+export { frechetDistance } from './frechet.ts';
+export { luma, type Plane, psnr, rmse, ssim } from './image.ts';
