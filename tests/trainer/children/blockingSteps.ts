@@ -19,7 +19,7 @@ const { done } = await runSteps({
     const until = performance.now() + 10;
     while (performance.now() < until);
     if (step === 3) writeSync(1, 'ready\n');
-    return { state, loss: 1 };
+    return { state, loss: 1, measured: {} };
   },
   stop: () => stop.signal.aborted,
 });

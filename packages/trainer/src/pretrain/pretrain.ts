@@ -11,7 +11,7 @@ import type { PretrainConfig } from '../config/index.ts';
 import { chartPng, gridPng, lossChart } from '../report/index.ts';
 import type { Run } from '../runs/index.ts';
 import { type BatchTensors, batchTensors } from '../train/batch.ts';
-import { runSteps } from '../train/steps.ts';
+import { runSteps, type Taken } from '../train/steps.ts';
 import { maxTokens, vocabulary } from '../world/index.ts';
 import { worldBatch } from './batches.ts';
 
@@ -52,18 +52,19 @@ function pretrainStep(model: TextToImage, config: PretrainConfig, device: Device
       const loss = (weights: Weights): Tensor =>
         withState(model, weights, () => mean(model.flowErrors(batch)));
       const { value, gradient } = valueAndGrad(loss)(state.weights);
-      const { clipped } = clipByGlobalNorm(gradient, config.max_grad_norm);
+      const { clipped, norm } = clipByGlobalNorm(gradient, config.max_grad_norm);
       const { parameters: weights, state: next } = optimizer.update(state.weights, clipped, state.optimizer, {
         learningRate,
       });
       return {
         state: { weights, optimizer: next, average: movingAverage(state.average, weights, decay) },
         loss: value,
+        norm,
       };
     },
     { device, donate: { 0: 'state' } },
   );
-  return async (state: PretrainState, step: number): Promise<{ state: PretrainState; loss: number }> => {
+  return async (state: PretrainState, step: number): Promise<Taken<PretrainState>> => {
     const batches = {
       worldSeed: config.world_seed,
       seed: config.seed,
@@ -74,10 +75,11 @@ function pretrainStep(model: TextToImage, config: PretrainConfig, device: Device
     const batch = batchTensors(worldBatch(batches, step), size);
     // The average forgets the first weights quickly, then settles at its own pace.
     const decay = Math.min(config.ema_decay, (1 + step) / (10 + step));
-    const result = await compiled(state, batch, tensor(schedule(step)), tensor(decay));
-    const loss = await item(result.loss);
-    for (const spent of [...Object.values(batch), result.loss]) spent.dispose();
-    return { state: result.state, loss };
+    const learningRate = schedule(step);
+    const result = await compiled(state, batch, tensor(learningRate), tensor(decay));
+    const [loss, norm] = [await item(result.loss), await item(result.norm)];
+    for (const spent of [...Object.values(batch), result.loss, result.norm]) spent.dispose();
+    return { state: result.state, loss, measured: { learning_rate: learningRate, gradient_norm: norm } };
   };
 }
 

@@ -10,3 +10,4 @@ export {
   saveCheckpoint,
 } from './checkpoints.ts';
 export { checkRun, openRun, type Run, type RunMode, type RunRequest } from './run.ts';
+export { openStepLog, type StepLog, type StepValues } from './stepLog.ts';

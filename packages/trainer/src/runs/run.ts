@@ -51,6 +51,8 @@ export interface Run extends Disposable {
   read(name: string): Uint8Array | null;
   /** Writes or replaces a file of the run, whole or not at all, and returns its path. @throws {UserError} */
   write(name: string, data: Uint8Array | string): string;
+  /** Adds to the end of a file of the run, which is made when missing; a crash can tear what was added. @throws {UserError} */
+  append(name: string, data: Uint8Array | string): void;
   /** Saves a checkpoint and deletes all but the newest `keep`. @throws {UserError} */
   saveCheckpoint(step: number, files: CheckpointFiles, keep: number): string;
   /** As the function of the same name. */
@@ -91,20 +93,33 @@ export function openRun(request: RunRequest): Run {
       writeFileAtomically(join(folder, markerFile), JSON.stringify(marker, null, 2));
     };
     mark();
+    /** Where a file goes, recorded as ours before it is there. */
+    const place = (file: string): string => {
+      const path = join(folder, checkedName(file));
+      if (!made.has(file)) {
+        made.add(file);
+        mark();
+      }
+      makeFolder(dirname(path));
+      return path;
+    };
     return {
       name,
       folder,
       isResumed: mode === 'resume',
       read: (file) => (made.has(file) ? readIfThere(join(folder, file)) : null),
       write(file, data) {
-        const path = join(folder, checkedName(file));
-        if (!made.has(file)) {
-          made.add(file);
-          mark();
-        }
-        makeFolder(dirname(path));
+        const path = place(file);
         writeFileAtomically(path, data);
         return path;
+      },
+      append(file, data) {
+        const path = place(file);
+        try {
+          fs.appendFileSync(path, data);
+        } catch (error) {
+          throw diskError(path, data.length, error);
+        }
       },
       saveCheckpoint(step, files, keep) {
         makeFolder(checkpoints);

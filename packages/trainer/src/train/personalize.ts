@@ -26,6 +26,7 @@ import type { TrainConfig } from '../config/index.ts';
 import { caption, renderScene, sampleScene, toPlanes } from '../world/index.ts';
 import { type BatchTensors, batchTensors } from './batch.ts';
 import { type Captioned, captionedBatch } from './dataset.ts';
+import type { Taken } from './steps.ts';
 
 type Weights = Record<string, Tensor>;
 
@@ -101,13 +102,13 @@ export function adapterStep(
               .reduce((sum, term) => add(sum, term)), // (1)
         );
       const { value, gradient } = valueAndGrad(loss)(state.weights);
-      const { clipped } = clipByGlobalNorm(gradient, config.max_grad_norm);
+      const { clipped, norm } = clipByGlobalNorm(gradient, config.max_grad_norm);
       const next = optimizer.update(state.weights, clipped, state.optimizer, { learningRate });
-      return { state: { weights: next.parameters, optimizer: next.state }, loss: value };
+      return { state: { weights: next.parameters, optimizer: next.state }, loss: value, norm };
     },
     { device, donate: { 0: 'state' } },
   );
-  return async (state: AdapterState, step: number): Promise<{ state: AdapterState; loss: number }> => {
+  return async (state: AdapterState, step: number): Promise<Taken<AdapterState>> => {
     const sets = prior.length === 0 ? [pictures] : [pictures, prior];
     const batches = sets.map((items, i) =>
       batchTensors(
@@ -115,9 +116,11 @@ export function adapterStep(
         model.pictureSize,
       ),
     );
-    const result = await compiled(state, batches, tensor(rates(step)));
-    const loss = await item(result.loss);
-    for (const spent of [...batches.flatMap((batch) => Object.values(batch)), result.loss]) spent.dispose();
-    return { state: result.state, loss };
+    const learningRate = rates(step);
+    const result = await compiled(state, batches, tensor(learningRate));
+    const [loss, norm] = [await item(result.loss), await item(result.norm)];
+    const spent = [...batches.flatMap((batch) => Object.values(batch)), result.loss, result.norm];
+    for (const value of spent) value.dispose();
+    return { state: result.state, loss, measured: { learning_rate: learningRate, gradient_norm: norm } };
   };
 }

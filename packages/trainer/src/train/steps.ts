@@ -6,12 +6,22 @@
  */
 import { eventLoopTurn, type Tree } from '@deftjs/tensor';
 import { openProgress } from '../progress/index.ts';
-import type { Run } from '../runs/index.ts';
+import { openStepLog, type Run, type StepValues } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
 import { decodeState, encodeState } from './state.ts';
 
 const stateFile = 'state.safetensors';
 const lossFile = 'loss.json';
+/** Steps that the log may lag behind. */
+const logEvery = 20;
+
+/** What a step gives. */
+export interface Taken<S> {
+  readonly state: S;
+  readonly loss: number;
+  /** What else is logged, by name. */
+  readonly measured: StepValues;
+}
 
 export interface Steps<S extends Tree> {
   readonly label: string;
@@ -22,7 +32,7 @@ export interface Steps<S extends Tree> {
   /** The state that a new run starts from; a resumed one takes its shapes from it. */
   readonly first: S;
   /** Takes step `step` (counted from 0); the state passed in is used up. */
-  step(state: S, step: number): Promise<{ readonly state: S; readonly loss: number }>;
+  step(state: S, step: number): Promise<Taken<S>>;
   /** Called when `done` steps are done, before a checkpoint of them is saved. */
   after?(state: S, done: number): Promise<void>;
   /** Asked before each step; true ends the run early, with a checkpoint. */
@@ -64,6 +74,7 @@ export async function runSteps<S extends Tree>(job: Steps<S>): Promise<Finished<
   let saved = before === null ? -1 : done;
   const save = async (): Promise<void> => {
     if (saved === done) return;
+    log.flush();
     const files = new Map([
       [stateFile, await encodeState(state)],
       [lossFile, new TextEncoder().encode(JSON.stringify(losses))],
@@ -71,6 +82,7 @@ export async function runSteps<S extends Tree>(job: Steps<S>): Promise<Finished<
     run.saveCheckpoint(done, files, keepCheckpoints);
     saved = done;
   };
+  const log = openStepLog(run, done);
   using progress = openProgress({ label: job.label, total, done });
   if (done > 0) progress.note(`deft: going on after step ${done}`);
   while (done < total && !job.stop()) {
@@ -83,6 +95,8 @@ export async function runSteps<S extends Tree>(job: Steps<S>): Promise<Finished<
     state = taken.state;
     done += 1;
     losses.push(taken.loss);
+    log.add(done, { loss: taken.loss, ...taken.measured });
+    if (done % logEvery === 0) log.flush();
     progress.update(done, taken.loss);
     await job.after?.(state, done);
     if (done % checkpointEvery === 0) await save();
