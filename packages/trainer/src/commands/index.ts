@@ -4,6 +4,7 @@ import { evalCommand } from './eval.ts';
 import { pretrainCommand } from './pretrain.ts';
 import { sampleCommand } from './sample.ts';
 import { trainCommand } from './train.ts';
+import { verifyCommand } from './verify.ts';
 
 /**
  * Every command of `deft`, in the order of the help. A command loads what it needs inside its action, so that the help
@@ -14,5 +15,6 @@ export const commands: readonly (() => Command)[] = [
   sampleCommand,
   evalCommand,
   pretrainCommand,
+  verifyCommand,
   doctorCommand,
 ];

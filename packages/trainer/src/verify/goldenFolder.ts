@@ -4,6 +4,7 @@ import { basename, join } from 'node:path';
 import { type JsonConfig, parseConfig } from '@deftjs/models';
 import { readSafetensorsFile } from '@deftjs/models/node';
 import { type Tensor, tensor } from '@deftjs/tensor';
+import { tokenizerCases } from './tokenizerCase.ts';
 
 export interface GoldenFolder {
   readonly path: string;
@@ -49,12 +50,22 @@ export async function openGoldenFolder(path: string): Promise<GoldenFolder> {
   };
 }
 
-/** The case folders that a folder holds, by name, or the folder itself if it is one. */
-export function goldenFoldersIn(path: string): string[] {
-  if (fs.existsSync(join(path, recorded))) return [path];
+/**
+ * The cases in a folder, by name, or the path itself if it is one: case folders, and the file of tokenizer cases. A
+ * folder that has lost one of its files is still a case, which will fail.
+ */
+export function goldenCasesIn(path: string): string[] {
+  if (isCase(path)) return [path];
   return fs
     .readdirSync(path)
     .sort()
     .map((name) => join(path, name))
-    .filter((inner) => fs.existsSync(join(inner, recorded)));
+    .filter(isCase);
+}
+
+function isCase(path: string): boolean {
+  return (
+    basename(path) === tokenizerCases ||
+    [recorded, 'case.json'].some((file) => fs.existsSync(join(path, file)))
+  );
 }
