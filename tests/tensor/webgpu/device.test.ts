@@ -314,7 +314,9 @@ describeWebGPU('errors', () => {
   test('name the kernel that does not fit the device', async () => {
     const device = await open({ capabilities: { maxBindingBytes: 4096, maxStorageBuffers: 2 } });
     await expect(device.preparePlan(negation(2000, 'large').plan)).rejects.toThrow(
-      new DeviceError('kernel "large": a buffer is too large; expected at most 4096 bytes; got 8000'),
+      new DeviceError(
+        'kernel "large": too many buffers; expected at most 2; got 4 (buffers of more than 4096 bytes count once for each such page)',
+      ),
     );
     const builder = new PlanBuilder();
     const sum = [1, 2].map((seed) => builder.load(builder.input('f32', noise(4, seed)), [4]));
@@ -327,7 +329,6 @@ describeWebGPU('errors', () => {
     await expect(device.preparePlan(builder.build().plan)).rejects.toThrow(
       new DeviceError('kernel "wide": too many buffers; expected at most 2; got 3'),
     );
-    expect(() => device.upload('f32', new Float32Array(2000))).toThrow(DeviceError);
   });
 
   test('refuse f64', async () => {

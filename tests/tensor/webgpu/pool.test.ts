@@ -18,7 +18,7 @@ test('a size class holds the request, in whole words, with a quarter to spare at
 describeWebGPU('a buffer pool', () => {
   test('leases again what was given back, the latest first', async () => {
     await using test = await testDevice();
-    const pool = new BufferPool(test.device, usage.storage, 'test');
+    const pool = new BufferPool(test.device, usage.storage, 'test', () => {});
     const [a, b] = [pool.lease(1000), pool.lease(1000)];
     expect(pool.leasedBytes).toBe(2048);
     pool.giveBack(a);
@@ -29,7 +29,7 @@ describeWebGPU('a buffer pool', () => {
 
   test('destroys what was free for longest when much is free', async () => {
     await using test = await testDevice();
-    const pool = new BufferPool(test.device, usage.storage, 'test');
+    const pool = new BufferPool(test.device, usage.storage, 'test', () => {});
     const size = 48 * 2 ** 20;
     const leased = [1, 2, 3].map(() => pool.lease(size));
     for (const buffer of leased) pool.giveBack(buffer);

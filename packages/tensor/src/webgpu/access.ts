@@ -11,15 +11,15 @@ export function zero(dtype: DType, wide: boolean): string {
 export function loadOne(module: Module, binding: Binding, dtype: DType, address: string): string {
   requireDeclared(binding, false);
   if (dtype === 'f16' && !module.capabilities.f16) {
-    return `unpack2x16float(${binding.name}[u32(${address}) >> 1u])[u32(${address}) & 1u]`;
+    return `unpack2x16float(${module.cell(binding, `u32(${address}) >> 1u`)})[u32(${address}) & 1u]`;
   }
-  return fromStorage(binding, dtype, `${binding.name}[${address}]`, false);
+  return fromStorage(binding, dtype, module.cell(binding, address), false);
 }
 
 /** The four elements from an address that is a multiple of 4. */
 export function loadQuad(module: Module, binding: Binding, dtype: DType, address: string): string {
   requireDeclared(binding, true);
-  const cell = `${binding.name}[u32(${address}) >> 2u]`;
+  const cell = module.cell(binding, `u32(${address}) >> 2u`);
   if (dtype === 'f16' && !module.capabilities.f16) return `${module.call('unpackHalves')}(${cell})`;
   return fromStorage(binding, dtype, cell, true);
 }
@@ -41,12 +41,18 @@ export function storeOne(
 ): string {
   requireDeclared(binding, false);
   if (dtype === 'f16' && !module.capabilities.f16) throw new Error('internal: a packed half stored alone');
-  return `${binding.name}[${address}] = ${toStorage(binding, dtype, value, false)};`;
+  return module.assign(binding, address, toStorage(binding, dtype, value, false));
 }
 
 /** A statement that writes elements 2i and 2i + 1 of halves packed in pairs. */
-export function storePair(binding: Binding, pair: string, first: string, second: string): string {
-  return `${binding.name}[${pair}] = pack2x16float(vec2f(${first}, ${second}));`;
+export function storePair(
+  module: Module,
+  binding: Binding,
+  pair: string,
+  first: string,
+  second: string,
+): string {
+  return module.assign(binding, pair, `pack2x16float(vec2f(${first}, ${second}))`);
 }
 
 /** A statement that writes four elements from an address that is a multiple of 4. */
@@ -58,9 +64,9 @@ export function storeQuad(
   value: string,
 ): string {
   requireDeclared(binding, true);
-  const cell = `${binding.name}[u32(${address}) >> 2u]`;
-  if (dtype === 'f16' && !module.capabilities.f16) return `${cell} = ${module.call('packHalves')}(${value});`;
-  return `${cell} = ${toStorage(binding, dtype, value, true)};`;
+  const packed = dtype === 'f16' && !module.capabilities.f16;
+  const stored = packed ? `${module.call('packHalves')}(${value})` : toStorage(binding, dtype, value, true);
+  return module.assign(binding, `u32(${address}) >> 2u`, stored);
 }
 
 function toStorage(binding: Binding, dtype: DType, value: string, wide: boolean): string {

@@ -14,6 +14,14 @@ export interface Capabilities {
   readonly maxBufferBytes: number;
 }
 
+/**
+ * Bytes of a page. What is larger than one binding may be lives in several buffers of a page each, all bound.
+ * In whole quads of words, so that no access crosses from one page into the next.
+ */
+export function pageBytes({ maxBindingBytes, maxBufferBytes }: Capabilities): number {
+  return Math.floor(Math.min(maxBindingBytes, maxBufferBytes) / 16) * 16;
+}
+
 /** What a device with the given adapter info, features and limits can do. */
 export function capabilitiesOf(
   info: GPUAdapterInfo,

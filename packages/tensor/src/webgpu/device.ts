@@ -1,10 +1,11 @@
 /** The WebGPU device: storages in pooled buffers, programs of generated WGSL, errors that reach their reader. */
 import { lower } from '../compiler/lower.ts';
 import type { Device, Graph, Program, Storage } from '../device.ts';
-import { bytesPerElement, type DType, type HostArray, hostArray } from '../dtype.ts';
+import { type DType, type HostArray, hostArray } from '../dtype.ts';
 import { DeviceError, DisposedError, DTypeError } from '../errors.ts';
 import type { Plan } from '../kernel.ts';
-import { type Capabilities, capabilitiesOf } from './capabilities.ts';
+import { type Capabilities, capabilitiesOf, pageBytes } from './capabilities.ts';
+import { MOST_ELEMENTS } from './check.ts';
 import { paddedBytes } from './module.ts';
 import { PipelineCache } from './pipelines.ts';
 import { BufferPool, type PooledBuffer, usage } from './pool.ts';
@@ -54,8 +55,8 @@ export async function openWebGPU(adapter: GPUAdapter, options: WebGPUOptions = {
   return new WebGPUDevice(gpu, adapter.info, capabilities, options.wait ?? ((pending) => pending));
 }
 
-/** Bytes of uploads after which an empty submit lets WebGPU free its staging memory. */
-const UPLOADS_BEFORE_SUBMIT = 32 * 2 ** 20;
+/** Bytes of one upload, and of all uploads after which an empty submit lets WebGPU free its staging memory. */
+const UPLOAD_BYTES = 32 * 2 ** 20;
 
 const MAP_READ_MODE = 1;
 
@@ -89,8 +90,11 @@ export class WebGPUDevice implements Device {
     this.description = info.description || info.device || info.vendor || 'unnamed adapter';
     this.#wait = wait;
     const { storage, copySource, copyTarget, mapRead } = usage;
-    this.pool = new BufferPool(gpu, storage | copySource | copyTarget, 'storage');
-    this.#staging = new BufferPool(gpu, mapRead | copyTarget, 'staging');
+    const refused = (bytes: number): void => {
+      this.#errors.push(`out of memory; a buffer needs ${bytes} bytes; got ${this.bytesInUse} bytes in use`);
+    };
+    this.pool = new BufferPool(gpu, storage | copySource | copyTarget, 'storage', refused);
+    this.#staging = new BufferPool(gpu, mapRead | copyTarget, 'staging', refused);
     this.pipelines = new PipelineCache(gpu);
     gpu.addEventListener('uncapturederror', (event) => {
       event.preventDefault(); // or Dawn prints it as well
@@ -129,35 +133,60 @@ export class WebGPUDevice implements Device {
   }
 
   write(storage: Storage, values: HostArray): void {
-    const { pooled } = this.own('write', storage);
+    const { pages } = this.own('write', storage);
     const expected = hostArray(storage.dtype, 0).constructor;
     if (!(values instanceof expected) || values.length !== storage.length) {
       throw new DTypeError(
         `write: expected ${storage.length} ${storage.dtype} values in a ${expected.name}; got ${values.length} in a ${values.constructor.name}`,
       );
     }
-    if (values.length === 0) return;
-    this.gpu.queue.writeBuffer(pooled.buffer, 0, writable(values));
-    this.#uploadedBytes += values.byteLength;
-    if (this.#uploadedBytes > UPLOADS_BEFORE_SUBMIT) this.submit(null, 0);
+    this.#pieces(values.byteLength).forEach(({ start, bytes }, page) => {
+      const { buffer } = pages[page]!;
+      for (let from = 0; from < bytes; from += UPLOAD_BYTES) {
+        const part = new Uint8Array(
+          values.buffer,
+          values.byteOffset + start + from,
+          Math.min(UPLOAD_BYTES, bytes - from),
+        );
+        this.gpu.queue.writeBuffer(buffer, from, writable(part));
+        this.#uploadedBytes += part.byteLength;
+        if (this.#uploadedBytes > UPLOAD_BYTES) this.submit(null, 0);
+      }
+    });
+  }
+
+  /** The part of so many bytes that each page holds. */
+  #pieces(bytes: number): { readonly start: number; readonly bytes: number }[] {
+    const size = pageBytes(this.capabilities);
+    return Array.from({ length: Math.ceil(bytes / size) }, (_, page) => ({
+      start: page * size,
+      bytes: Math.min(size, bytes - page * size),
+    }));
   }
 
   async read(storage: Storage): Promise<HostArray> {
-    const { pooled, dtype, length } = this.own('read', storage);
+    const { pages, dtype, length } = this.own('read', storage);
     const values = hostArray(dtype, length);
     if (length === 0) return values;
-    const bytes = Math.ceil((length * bytesPerElement(dtype)) / 4) * 4;
-    const staging = this.#staging.lease(bytes);
+    const target = new Uint8Array(values.buffer);
+    const pieces = this.#pieces(target.length);
+    const words = (bytes: number): number => Math.ceil(bytes / 4) * 4;
+    const staging = pieces.map(({ bytes }) => this.#staging.lease(words(bytes)));
     try {
-      const encoder = this.gpu.createCommandEncoder();
-      encoder.copyBufferToBuffer(pooled.buffer, 0, staging.buffer, 0, bytes);
+      // All pages in one submit: the values are those of one moment.
+      const encoder = this.gpu.createCommandEncoder({ label: 'read' });
+      pieces.forEach(({ bytes }, page) => {
+        encoder.copyBufferToBuffer(pages[page]!.buffer, 0, staging[page]!.buffer, 0, words(bytes));
+      });
       this.submit(encoder.finish(), 0);
-      await this.#settled(staging.buffer.mapAsync(MAP_READ_MODE, 0, bytes));
-      const mapped = staging.buffer.getMappedRange(0, bytes);
-      new Uint8Array(values.buffer).set(new Uint8Array(mapped, 0, values.byteLength));
-      staging.buffer.unmap();
+      for (const [page, { start, bytes }] of pieces.entries()) {
+        const { buffer } = staging[page]!;
+        await this.#settled(buffer.mapAsync(MAP_READ_MODE, 0, words(bytes)));
+        target.set(new Uint8Array(buffer.getMappedRange(0, words(bytes)), 0, bytes), start);
+        buffer.unmap();
+      }
     } finally {
-      this.#staging.giveBack(staging);
+      for (const buffer of staging) this.#staging.giveBack(buffer);
     }
     this.#throwErrors();
     return values;
@@ -185,20 +214,21 @@ export class WebGPUDevice implements Device {
     await this.gpu.lost;
   }
 
-  /** @internal A storage whose values are undefined yet. */
+  /** @internal Buffers, a page each, that hold so many bytes. @throws DeviceError */
+  lease(bytes: number): PooledBuffer[] {
+    return this.pool.leasePages(Math.ceil(bytes / 16) * 16, pageBytes(this.capabilities));
+  }
+
+  /** @internal A storage whose values are undefined yet. @throws DTypeError, DeviceError */
   allocate(dtype: DType, length: number): WebGPUStorage {
     this.#requireOpen();
     if (!this.dtypes.includes(dtype)) {
       throw new DTypeError(`storage: webgpu holds ${this.dtypes.join(', ')}; got ${dtype}`);
     }
-    const bytes = paddedBytes(dtype, length);
-    const limit = this.capabilities.maxBindingBytes;
-    if (bytes > limit) {
-      throw new DeviceError(
-        `storage: too large for a binding; expected at most ${limit} bytes; got ${bytes}`,
-      );
+    if (length > MOST_ELEMENTS) {
+      throw new DeviceError(`storage: too many elements; expected at most ${MOST_ELEMENTS}; got ${length}`);
     }
-    return new WebGPUStorage(this, dtype, length, this.pool.lease(bytes));
+    return new WebGPUStorage(this, dtype, length, this.lease(paddedBytes(dtype, length)));
   }
 
   /** @internal The storage as one of this device. @throws DisposedError, DeviceError */
@@ -209,6 +239,12 @@ export class WebGPUDevice implements Device {
     }
     if (storage.disposed) throw new DisposedError(`${op}: the storage was disposed or donated`);
     return storage;
+  }
+
+  /** @internal @throws DeviceError when the device is gone, or with what WebGPU reported since the last call */
+  requireSound(): void {
+    this.#requireOpen();
+    this.#throwErrors();
   }
 
   /** @internal Queues work. */
@@ -260,30 +296,28 @@ export class WebGPUDevice implements Device {
   }
 }
 
-/** The values as writeBuffer takes them: unshared memory, a multiple of 4 bytes. */
-function writable(values: HostArray): Uint8Array<ArrayBuffer> {
-  const { buffer, byteOffset, byteLength } = values;
-  if (byteLength % 4 === 0 && buffer instanceof ArrayBuffer)
-    return new Uint8Array(buffer, byteOffset, byteLength);
-  const copy = new Uint8Array(Math.ceil(byteLength / 4) * 4);
-  copy.set(new Uint8Array(buffer, byteOffset, byteLength));
+/** Bytes as writeBuffer takes them: unshared memory, a multiple of 4 bytes. */
+function writable(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  if (bytes.length % 4 === 0 && bytes.buffer instanceof ArrayBuffer) return bytes as Uint8Array<ArrayBuffer>;
+  const copy = new Uint8Array(Math.ceil(bytes.length / 4) * 4);
+  copy.set(bytes);
   return copy;
 }
 
-/** Values in a pooled buffer. */
+/** Values in pooled buffers: one, or pages of what is larger than a binding may be. */
 export class WebGPUStorage implements Storage {
   readonly device: WebGPUDevice;
   readonly dtype: DType;
   readonly length: number;
   /** @internal */
-  readonly pooled: PooledBuffer;
+  readonly pages: readonly PooledBuffer[];
   #disposed = false;
 
-  constructor(device: WebGPUDevice, dtype: DType, length: number, pooled: PooledBuffer) {
+  constructor(device: WebGPUDevice, dtype: DType, length: number, pages: readonly PooledBuffer[]) {
     this.device = device;
     this.dtype = dtype;
     this.length = length;
-    this.pooled = pooled;
+    this.pages = pages;
   }
 
   get disposed(): boolean {
@@ -293,12 +327,12 @@ export class WebGPUStorage implements Storage {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    this.device.pool.giveBack(this.pooled);
+    for (const page of this.pages) this.device.pool.giveBack(page);
   }
 
   /** @internal Its values in a new storage; this one counts as disposed. */
   handOver(): WebGPUStorage {
     this.#disposed = true;
-    return new WebGPUStorage(this.device, this.dtype, this.length, this.pooled);
+    return new WebGPUStorage(this.device, this.dtype, this.length, this.pages);
   }
 }

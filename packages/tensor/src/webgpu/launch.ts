@@ -2,6 +2,14 @@
 import type { Capabilities } from './capabilities.ts';
 import type { Module, Statements } from './module.ts';
 
+/** What a binding number stands for: a page of what lives at a place. */
+export interface BoundPage {
+  readonly place: number;
+  readonly page: number;
+  readonly bytes: number;
+  readonly written: boolean;
+}
+
 export interface Launch {
   /** The kernel's label. */
   readonly label: string;
@@ -9,7 +17,7 @@ export interface Launch {
   readonly description: string;
   readonly wgsl: string;
   /** In order of their binding numbers. */
-  readonly bindings: readonly { readonly place: number; readonly bytes: number; readonly written: boolean }[];
+  readonly bindings: readonly BoundPage[];
   readonly workgroups: readonly [number, number, number];
 }
 
@@ -49,7 +57,12 @@ export function launch(module: Module, request: LaunchRequest): Launch {
       `let ${GROUP} = ${group};`,
       ...request.body.lines,
     ]),
-    bindings: module.bindings.map(({ place, bytes, written }) => ({ place, bytes, written })),
+    bindings: module.pages.map(({ binding: { place, written }, page, bytes }) => ({
+      place,
+      page,
+      bytes,
+      written,
+    })),
     workgroups: [x, y, 1],
   };
 }

@@ -154,7 +154,7 @@ function emitPairs(parts: Parts): Launch {
     const { binding, dtype } = bindings.output(output);
     const [a, b] = [values[0][i]!.name, values[1][i]!.name];
     if (dtype === 'f16') {
-      body.line(storePair(binding, 'pair', a, b));
+      body.line(storePair(module, binding, 'pair', a, b));
       return;
     }
     body.line(storeOne(module, binding, dtype, 'pair * 2u', a));

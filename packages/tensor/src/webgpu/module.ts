@@ -1,7 +1,7 @@
 /** A WGSL module of one kernel while it is written: its buffers, helper functions and statements. */
 import { bytesPerElement, type DType } from '../dtype.ts';
 import type { Scalar } from '../kernel.ts';
-import type { Capabilities } from './capabilities.ts';
+import { type Capabilities, pageBytes } from './capabilities.ts';
 import { type FunctionName, functionName, functionSources } from './functions.ts';
 
 /** A buffer as one kernel sees it. The same place is bound once, however many of the kernel's bindings name it. */
@@ -20,9 +20,23 @@ export interface Binding {
   words: boolean;
 }
 
+/** One of the buffers that hold what a binding names. */
+export interface Page {
+  readonly binding: Binding;
+  readonly page: number;
+  /** Its WGSL variable. */
+  readonly name: string;
+  readonly bytes: number;
+}
+
 /** Bytes that a buffer's elements take, in whole quads of words, so that code may touch the last quad whole. */
 export function paddedBytes(dtype: DType, length: number): number {
   return Math.max(16, Math.ceil((length * bytesPerElement(dtype)) / 16) * 16);
+}
+
+/** How many buffers hold so many bytes. */
+export function pageCount(bytes: number, capabilities: Capabilities): number {
+  return Math.ceil(bytes / pageBytes(capabilities));
 }
 
 const registerTypes: Readonly<Record<Scalar, readonly [string, string]>> = {
@@ -76,6 +90,41 @@ export class Module {
     return binding;
   }
 
+  /** What the module binds, in order of the binding numbers: every page of every binding. */
+  get pages(): readonly Page[] {
+    const size = pageBytes(this.capabilities);
+    return this.bindings.flatMap((binding) => {
+      const count = this.#pages(binding);
+      return Array.from({ length: count }, (_, page) => ({
+        binding,
+        page,
+        name: count === 1 ? binding.name : `${binding.name}_${page}`,
+        bytes: Math.min(size, binding.bytes - page * size),
+      }));
+    });
+  }
+
+  /** Functions that find a cell in the pages of a binding that has several. */
+  #pagedAccess(binding: Binding): string[] {
+    const pages = this.pages.filter((page) => page.binding === binding);
+    if (pages.length === 1) return [];
+    const type = storageType(binding, this.capabilities.f16);
+    const cells = pageBytes(this.capabilities) / cellBytes(type);
+    const choose = (access: (cell: string) => string) =>
+      pages.map(({ name, page }, i) => {
+        const label = i === pages.length - 1 ? 'default' : `case ${page}u`;
+        return `${label}: { ${access(`${name}[at % ${cells}u]`)} }`;
+      });
+    const read = choose((cell) => `return ${cell};`).join(' ');
+    const write = choose((cell) => `${cell} = value;`).join(' ');
+    return [
+      `fn read_${binding.name}(at: u32) -> ${type} { switch at / ${cells}u { ${read} } }`,
+      ...(binding.written
+        ? [`fn write_${binding.name}(at: u32, value: ${type}) { switch at / ${cells}u { ${write} } }`]
+        : []),
+    ];
+  }
+
   /** The name to call a helper function by. */
   call(name: FunctionName, wide = false): string {
     for (const [own, text] of functionSources(name, wide)) this.#functions.set(own, text);
@@ -85,6 +134,22 @@ export class Module {
   /** Adds a declaration outside functions. */
   declare(text: string): void {
     this.#globals.push(text);
+  }
+
+  /** The WGSL of a cell of the binding: an element, a quad or a pair of halves, as it is declared. */
+  cell(binding: Binding, index: string): string {
+    return this.#pages(binding) === 1 ? `${binding.name}[${index}]` : `read_${binding.name}(u32(${index}))`;
+  }
+
+  /** A statement that writes a cell. */
+  assign(binding: Binding, index: string, value: string): string {
+    return this.#pages(binding) === 1
+      ? `${binding.name}[${index}] = ${value};`
+      : `write_${binding.name}(u32(${index}), ${value});`;
+  }
+
+  #pages({ bytes }: Binding): number {
+    return pageCount(bytes, this.capabilities);
   }
 
   useSubgroups(): void {
@@ -97,11 +162,12 @@ export class Module {
     return [
       ...(halves ? ['enable f16;'] : []),
       ...(this.#usesSubgroups ? ['enable subgroups;'] : []),
-      ...this.bindings.map((binding, i) => {
+      ...this.pages.map(({ binding, name }, i) => {
         const access = binding.written ? 'read_write' : 'read';
         const type = storageType(binding, this.capabilities.f16);
-        return `@group(0) @binding(${i}) var<storage, ${access}> ${binding.name}: array<${type}>;`;
+        return `@group(0) @binding(${i}) var<storage, ${access}> ${name}: array<${type}>;`;
       }),
+      ...this.bindings.flatMap((binding) => this.#pagedAccess(binding)),
       ...this.#globals,
       ...this.#functions.values(),
       `@compute @workgroup_size(${workgroupSize})`,
@@ -120,6 +186,12 @@ function storageType({ dtype, quads, words }: Binding, f16: boolean): string {
   }
   const type = words || dtype === 'bool' ? 'u32' : dtype;
   return quads ? `vec4<${type}>` : type;
+}
+
+/** Bytes of a value of a storage type. */
+function cellBytes(type: string): number {
+  if (type === 'f16') return 2;
+  return type === 'vec2u' || type === 'vec4<f16>' ? 8 : type.startsWith('vec4') ? 16 : 4;
 }
 
 /** Statements of one WGSL block, where equal expressions share a name. */

@@ -30,6 +30,9 @@ export class BufferPool {
   readonly #device: GPUDevice;
   readonly #usage: number;
   readonly #label: string;
+  readonly #refused: (bytes: number) => void;
+  /** Buffers without memory, which WebGPU tells of after it made them. */
+  readonly #broken = new Set<PooledBuffer>();
   /** By size, each list from the longest free to the latest, which is leased first. */
   readonly #free = new Map<number, { readonly buffer: PooledBuffer; readonly since: number }[]>();
   #returns = 0;
@@ -41,10 +44,12 @@ export class BufferPool {
   #retired: PooledBuffer[] = [];
   #fencing = false;
 
-  constructor(device: GPUDevice, usageFlags: number, label: string) {
+  /** @param refused told, later, of buffers that the device had no memory for */
+  constructor(device: GPUDevice, usageFlags: number, label: string, refused: (bytes: number) => void) {
     this.#device = device;
     this.#usage = usageFlags;
     this.#label = label;
+    this.#refused = refused;
   }
 
   get leasedBytes(): number {
@@ -74,17 +79,35 @@ export class BufferPool {
     return free?.buffer ?? this.#create(sizeBytes);
   }
 
+  /** Buffers of at most a page each that hold so many bytes together. @throws DeviceError as `lease` */
+  leasePages(bytes: number, page: number): PooledBuffer[] {
+    const pages: PooledBuffer[] = [];
+    for (let left = bytes; left > 0; left -= page) pages.push(this.lease(Math.min(left, page)));
+    return pages;
+  }
+
   #create(sizeBytes: number): PooledBuffer {
     this.#created += 1;
     this.#nextId += 1;
     const label = `${this.#label} ${this.#nextId}`;
+    this.#device.pushErrorScope('out-of-memory');
     const buffer = this.#device.createBuffer({ label, size: sizeBytes, usage: this.#usage });
-    return { id: this.#nextId, buffer, sizeBytes };
+    const pooled = { id: this.#nextId, buffer, sizeBytes };
+    this.#device.popErrorScope().then(
+      (error) => {
+        if (error === null) return;
+        this.#broken.add(pooled);
+        this.#refused(sizeBytes);
+      },
+      () => {}, // the device is lost, and says so itself
+    );
+    return pooled;
   }
 
   /** Takes a buffer back. The caller has queued its last use. */
   giveBack(buffer: PooledBuffer): void {
     this.#leasedBytes -= buffer.sizeBytes;
+    if (this.#broken.delete(buffer)) return;
     this.#freeBytes += buffer.sizeBytes;
     this.#returns += 1;
     const entry = { buffer, since: this.#returns };

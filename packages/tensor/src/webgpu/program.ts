@@ -9,9 +9,10 @@
 import { type Cost, formatCount } from '../compiler/kernelCost.ts';
 import type { Program, Storage } from '../device.ts';
 import type { DType } from '../dtype.ts';
-import { DeviceError, DisposedError, DTypeError } from '../errors.ts';
-import type { Kernel, Plan } from '../kernel.ts';
+import { DeviceError, DisposedError } from '../errors.ts';
+import type { Plan } from '../kernel.ts';
 import type { Buffers } from './bindings.ts';
+import { checkBindings, checkPlan } from './check.ts';
 import type { WebGPUDevice, WebGPUStorage } from './device.ts';
 import { emitKernel } from './emit.ts';
 import type { Launch } from './launch.ts';
@@ -20,8 +21,8 @@ import type { CompiledPipeline } from './pipelines.ts';
 import type { PooledBuffer } from './pool.ts';
 import { rewrite, type Scratch } from './rewrite.ts';
 
-/** Bind groups kept for each launch: storages that come and go in turn cost nothing to meet again. */
-const KEPT_BIND_GROUPS = 8;
+/** Bind groups kept for each launch, and sets of them: storages that come and go in turn are met again. */
+const KEPT = 8;
 
 /** Where buffers of a plan live, and the scratch that launches add. */
 class Places implements Buffers, Scratch {
@@ -81,7 +82,14 @@ interface Step {
   readonly launch: Launch & Cost;
   readonly compiled: CompiledPipeline;
   /** Bind groups by the ids of the bound buffers, the latest first. */
-  readonly groups: { readonly ids: Int32Array; readonly group: GPUBindGroup }[];
+  readonly groups: { readonly ids: readonly number[]; readonly group: GPUBindGroup }[];
+}
+
+/** What one choice of storages binds: a bind group for each step. */
+interface BoundSet {
+  /** Ids of the buffers of the storages, in order. */
+  readonly ids: readonly number[];
+  readonly groups: readonly GPUBindGroup[];
 }
 
 /** The plan's launches in order, and the bytes of the scratch slots that they use. */
@@ -97,78 +105,44 @@ export function launchesOf(
     places.endKernel();
     return parts;
   });
-  for (const { label, bindings } of launches) {
-    const { maxStorageBuffers, maxBindingBytes } = device.capabilities;
-    if (bindings.length > maxStorageBuffers) {
-      throw new DeviceError(
-        `kernel "${label}": too many buffers; expected at most ${maxStorageBuffers}; got ${bindings.length}`,
-      );
-    }
-    const bytes = Math.max(...bindings.map((binding) => binding.bytes));
-    if (bytes > maxBindingBytes) {
-      throw new DeviceError(
-        `kernel "${label}": a buffer is too large; expected at most ${maxBindingBytes} bytes; got ${bytes}`,
-      );
-    }
-  }
+  checkBindings(launches, device.capabilities);
   return { launches, scratchBytes: places.scratchBytes };
-}
-
-/** Kernels count elements in i32. */
-const MOST_ELEMENTS = 2 ** 31 - 4;
-
-/** @throws DTypeError, DeviceError naming the kernel that holds what the device cannot */
-function checkPlan(plan: Plan, device: WebGPUDevice): void {
-  const labelOf = (buffer: number) =>
-    plan.kernels.find((kernel) => buffersOf(kernel).includes(buffer))?.label ?? 'copy';
-  plan.buffers.forEach(({ dtype, length }, buffer) => {
-    if (!device.dtypes.includes(dtype)) {
-      throw new DTypeError(
-        `kernel "${labelOf(buffer)}": webgpu holds ${device.dtypes.join(', ')}; got ${dtype}`,
-      );
-    }
-    if (length > MOST_ELEMENTS) {
-      throw new DeviceError(
-        `kernel "${labelOf(buffer)}": too many elements; expected at most ${MOST_ELEMENTS}; got ${length}`,
-      );
-    }
-  });
-}
-
-function buffersOf(kernel: Kernel): number[] {
-  const outputs = kernel.kind === 'map' ? kernel.outputs : [kernel.output];
-  return [...kernel.bindings, ...outputs].map(({ buffer }) => buffer);
 }
 
 export class WebGPUProgram implements Program {
   readonly #device: WebGPUDevice;
   readonly #plan: Plan;
   readonly #steps: readonly Step[];
-  /** Buffers of the program's own: slots of the plan, then scratch. */
-  readonly #own: readonly PooledBuffer[];
+  /** Buffers of the program's own, by place: slots of the plan, then scratch. */
+  readonly #own: readonly (readonly PooledBuffer[])[];
+  /** Inputs whose storage an output takes over. */
+  readonly #donated: readonly number[];
+  /** The latest first. */
+  readonly #bound: BoundSet[] = [];
   #disposed = false;
 
   private constructor(
     device: WebGPUDevice,
     plan: Plan,
     steps: readonly Step[],
-    own: readonly PooledBuffer[],
+    own: readonly (readonly PooledBuffer[])[],
   ) {
     this.#device = device;
     this.#plan = plan;
     this.#steps = steps;
     this.#own = own;
+    this.#donated = plan.buffers.flatMap((buffer) =>
+      buffer.role === 'output' && buffer.donated !== undefined ? [buffer.donated] : [],
+    );
   }
 
   /** The program of a plan. @throws DTypeError, DeviceError */
   static async prepare(device: WebGPUDevice, plan: Plan): Promise<WebGPUProgram> {
-    checkPlan(plan, device);
+    checkPlan(plan, device.dtypes);
     const { launches, scratchBytes } = launchesOf(plan, device);
     const compiled = await Promise.all(launches.map((launch) => device.pipelines.get(launch)));
     const steps = launches.map((launch, i) => ({ launch, compiled: compiled[i]!, groups: [] }));
-    const own = [...plan.slots, ...scratchBytes].map((bytes) =>
-      device.pool.lease(Math.ceil(bytes / 16) * 16),
-    );
+    const own = [...plan.slots, ...scratchBytes].map((bytes) => device.lease(bytes));
     return new WebGPUProgram(device, plan, steps, own);
   }
 
@@ -177,36 +151,29 @@ export class WebGPUProgram implements Program {
   }
 
   get temporaryBytes(): number {
-    return this.#own.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+    return this.#own.flat().reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   }
 
   run(inputs: readonly Storage[]): Storage[] {
     if (this.#disposed) throw new DisposedError('run: the program was disposed');
+    this.#device.requireSound();
     const bound = this.#checkInputs(inputs);
     const outputs = this.#outputs(bound);
-    const buffers = [...bound, ...outputs].map((storage) => storage.pooled).concat(this.#own);
+    const groups = this.#groups([...bound, ...outputs]);
     const encoder = this.#device.gpu.createCommandEncoder();
     const pass = encoder.beginComputePass();
     let current: GPUComputePipeline | null = null;
-    for (const step of this.#steps) {
-      const { pipeline } = step.compiled;
-      if (pipeline !== current) pass.setPipeline(pipeline);
-      current = pipeline;
-      pass.setBindGroup(0, this.#bindGroup(step, buffers));
-      const [x, y, z] = step.launch.workgroups;
-      pass.dispatchWorkgroups(x, y, z);
+    for (let i = 0; i < this.#steps.length; i += 1) {
+      const { compiled, launch } = this.#steps[i]!;
+      if (compiled.pipeline !== current) pass.setPipeline(compiled.pipeline);
+      current = compiled.pipeline;
+      pass.setBindGroup(0, groups[i]!);
+      const [x, y] = launch.workgroups;
+      pass.dispatchWorkgroups(x, y);
     }
     pass.end();
     this.#device.submit(encoder.finish(), this.#steps.length);
     return outputs;
-  }
-
-  /** Inputs whose storage an output takes over. */
-  #donated(): number[] {
-    return this.#plan.outputs.flatMap((buffer) => {
-      const planned = this.#plan.buffers[buffer]!;
-      return planned.role === 'output' && planned.donated !== undefined ? [planned.donated] : [];
-    });
   }
 
   #checkInputs(inputs: readonly Storage[]): WebGPUStorage[] {
@@ -223,8 +190,8 @@ export class WebGPUProgram implements Program {
       }
       return this.#device.own('run', storage);
     });
-    for (const index of this.#donated()) {
-      if (bound.some((storage, i) => i !== index && storage.pooled === bound[index]!.pooled)) {
+    for (const index of this.#donated) {
+      if (bound.some((storage, i) => i !== index && storage.pages === bound[index]!.pages)) {
         throw new DeviceError(`run: input ${index} is donated and given a second time`);
       }
     }
@@ -240,25 +207,29 @@ export class WebGPUProgram implements Program {
     });
   }
 
-  #bindGroup({ launch, compiled, groups }: Step, buffers: readonly PooledBuffer[]): GPUBindGroup {
-    const { bindings } = launch;
-    for (let i = 0; i < groups.length; i += 1) {
-      const known = groups[i]!;
-      if (!bindings.every(({ place }, b) => known.ids[b] === buffers[place]!.id)) continue;
-      if (i > 0) groups.unshift(...groups.splice(i, 1));
-      return known.group;
-    }
-    const group = this.#device.createBindGroup({
-      label: launch.label,
-      layout: compiled.layout,
-      entries: bindings.map(({ place, bytes }, binding) => ({
-        binding,
-        resource: { buffer: buffers[place]!.buffer, size: bytes },
-      })),
-    });
-    groups.unshift({ ids: Int32Array.from(bindings, ({ place }) => buffers[place]!.id), group });
-    if (groups.length > KEPT_BIND_GROUPS) groups.pop();
-    return group;
+  /** The bind groups of a run on these storages, one for each step. */
+  #groups(storages: readonly WebGPUStorage[]): readonly GPUBindGroup[] {
+    const ids = storages.flatMap(({ pages }) => pages.map(({ id }) => id));
+    return remembered(this.#bound, ids, () => {
+      const places = [...storages.map(({ pages }) => pages), ...this.#own];
+      return { ids, groups: this.#steps.map((step) => this.#bindGroup(step, places)) };
+    }).groups;
+  }
+
+  #bindGroup({ launch, compiled, groups }: Step, places: readonly (readonly PooledBuffer[])[]): GPUBindGroup {
+    const buffers = launch.bindings.map(({ place, page }) => places[place]![page]!);
+    const ids = buffers.map(({ id }) => id);
+    return remembered(groups, ids, () => {
+      const group = this.#device.createBindGroup({
+        label: launch.label,
+        layout: compiled.layout,
+        entries: launch.bindings.map(({ bytes }, binding) => ({
+          binding,
+          resource: { buffer: buffers[binding]!.buffer, size: bytes },
+        })),
+      });
+      return { ids, group };
+    }).group;
   }
 
   explain(): string {
@@ -275,7 +246,25 @@ export class WebGPUProgram implements Program {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    for (const buffer of this.#own) this.#device.pool.giveBack(buffer);
+    for (const buffer of this.#own.flat()) this.#device.pool.giveBack(buffer);
+    this.#bound.length = 0;
     for (const { groups } of this.#steps) groups.length = 0;
   }
+}
+
+/** The entry with the ids, now the first of the list; made, and the last one dropped, when there is none. */
+function remembered<Entry extends { readonly ids: readonly number[] }>(
+  entries: Entry[],
+  ids: readonly number[],
+  make: () => Entry,
+): Entry {
+  for (let i = 0; i < entries.length; i += 1) {
+    const known = entries[i]!;
+    if (!known.ids.every((id, j) => id === ids[j])) continue;
+    if (i > 0) entries.unshift(...entries.splice(i, 1));
+    return known;
+  }
+  entries.unshift(make());
+  if (entries.length > KEPT) entries.pop();
+  return entries[0]!;
 }

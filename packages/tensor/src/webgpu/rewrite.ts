@@ -5,7 +5,7 @@
  * parts into scratch, then a fold of the parts. Scatters start from zeros. Where shaders cannot store single halves,
  * results other than maps are kept in f32 and then packed.
  */
-import { operandsOf, walk, withOperands } from '../compiler/expression.ts';
+import { operandsOf, readsOf, walk, withOperands } from '../compiler/expression.ts';
 import type { DType } from '../dtype.ts';
 import { DeviceError } from '../errors.ts';
 import type {
@@ -30,6 +30,7 @@ import {
 } from '../view.ts';
 import type { Buffers } from './bindings.ts';
 import type { Capabilities } from './capabilities.ts';
+import { paddedBytes, pageCount } from './module.ts';
 
 /** Buffers that live within one kernel of the plan. */
 export interface Scratch {
@@ -105,24 +106,41 @@ function addToZeros(kernel: ScatterKernel, places: Scratch): Kernel[] {
 }
 
 /** Kernels with as many of the outputs each as the device can bind with what they read. */
-function splitOutputs(kernel: MapKernel, places: Buffers, { maxStorageBuffers }: Capabilities): Kernel[] {
-  const placesOf = (outputs: readonly Output[]) =>
-    new Set([...outputs.map(({ buffer }) => places.place(buffer)), ...readPlaces(kernel, outputs, places)]);
-  if (placesOf(kernel.outputs).size <= maxStorageBuffers) return [kernel];
+function splitOutputs(kernel: MapKernel, places: Buffers, capabilities: Capabilities): Kernel[] {
+  const fits = (outputs: readonly Output[]) =>
+    pagesOf(kernel, outputs, places, capabilities) <= capabilities.maxStorageBuffers;
+  if (fits(kernel.outputs)) return [kernel];
   const groups: Output[][] = [];
   for (const output of inSafeOrder(kernel, places)) {
     const group = groups.at(-1);
-    if (group && placesOf([...group, output]).size <= maxStorageBuffers) group.push(output);
+    if (group && fits([...group, output])) group.push(output);
     else groups.push([output]);
   }
   return groups.map((outputs) => ({ ...kernel, outputs }));
 }
 
+/** What the outputs are computed from. */
+function inputsOf(kernel: MapKernel, outputs: readonly Output[]): MapKernel['bindings'][number][] {
+  return readsOf(...outputs.map(({ expr }) => expr)).map(({ binding }) => kernel.bindings[binding]!);
+}
+
 function readPlaces(kernel: MapKernel, outputs: readonly Output[], places: Buffers): Set<number> {
-  const reads = walk(...outputs.map(({ expr }) => expr)).filter(
-    (e) => e.kind === 'load' || e.kind === 'gather',
-  );
-  return new Set(reads.map(({ binding }) => places.place(kernel.bindings[binding]!.buffer)));
+  return new Set(inputsOf(kernel, outputs).map(({ buffer }) => places.place(buffer)));
+}
+
+/** Buffers that a kernel of these outputs binds. */
+function pagesOf(
+  kernel: MapKernel,
+  outputs: readonly Output[],
+  places: Buffers,
+  capabilities: Capabilities,
+): number {
+  const bytes = new Map<number, number>();
+  for (const { buffer, dtype } of [...outputs, ...inputsOf(kernel, outputs)]) {
+    const place = places.place(buffer);
+    bytes.set(place, Math.max(bytes.get(place) ?? 0, paddedBytes(dtype, places.length(buffer))));
+  }
+  return [...bytes.values()].reduce((sum, own) => sum + pageCount(own, capabilities), 0);
 }
 
 /**

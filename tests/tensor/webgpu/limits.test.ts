@@ -1,0 +1,203 @@
+/** Sizes around every limit: the right answer, or a typed error with need and limit. Names are reliability.md's. */
+import {
+  add,
+  compile,
+  type Device,
+  DeviceError,
+  evaluate,
+  expand,
+  flip,
+  gather,
+  matmul,
+  max,
+  mul,
+  neg,
+  permute,
+  placeholder,
+  read,
+  relu,
+  reshape,
+  scatterAdd,
+  slice,
+  sum,
+  type Tensor,
+  tensor,
+} from '@deftjs/tensor';
+import { openDevice } from '@deftjs/tensor/node';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { openWebGPU, type WebGPUDevice } from '../../../packages/tensor/src/webgpu/index.ts';
+import { describeWebGPU, testAdapter } from '../../support/webgpu.ts';
+
+/** Small whole numbers without structure: their sums are exact in f32 whatever the order. */
+function whole(length: number, seed = 1): Float32Array {
+  return Float32Array.from({ length }, (_, i) => ((Math.imul(i + seed, 0x9e3779b1) >>> 16) % 8) - 3);
+}
+
+/** Where two arrays differ first, or null. Matchers that print differences take seconds for long arrays. */
+function difference(got: ArrayLike<number>, want: ArrayLike<number>): string | null {
+  if (got.length !== want.length) return `length ${got.length}; expected ${want.length}`;
+  for (let i = 0; i < want.length; i += 1) {
+    if (got[i] !== want[i]) return `element ${i} is ${got[i]}; expected ${want[i]}`;
+  }
+  return null;
+}
+
+async function valuesOf(device: Device, tensors: readonly Tensor[]) {
+  await evaluate(tensors, device);
+  return Promise.all(tensors.map((x) => read(x, device)));
+}
+
+describeWebGPU('limits of WebGPU', () => {
+  let device: WebGPUDevice;
+  let paged: WebGPUDevice;
+  beforeAll(async () => {
+    device = await openWebGPU((await testAdapter()).adapter);
+    paged = await openWebGPU((await testAdapter()).adapter, { capabilities: { maxBindingBytes: 4096 } });
+  });
+  afterAll(() => Promise.all([device.close(), paged.close()]));
+
+  const sizes = [0, 1, 2, 3, 4, 5, 63, 64, 65, 255, 256, 257, 4095, 4097, 65535, 65536, 65537];
+  test.each(sizes)('D1: %i elements are right in every kind of kernel', async (n) => {
+    const host = whole(n);
+    const x = tensor(host);
+    const index = tensor(Int32Array.from({ length: n }, (_, i) => (i * 7919) % Math.max(1, n)));
+    const [minus, total, most, back, picked, added] = await valuesOf(device, [
+      neg(x),
+      sum(x),
+      n === 0 ? sum(x) : max(x),
+      flip(x, 0),
+      gather(x, index),
+      scatterAdd(x, index, n),
+    ]);
+    expect(
+      difference(
+        minus!,
+        host.map((v) => -v),
+      ),
+    ).toBeNull();
+    expect([...total!]).toEqual([host.reduce((a, b) => a + b, 0)]);
+    expect([...most!]).toEqual([n === 0 ? 0 : host.reduce((a, b) => Math.max(a, b))]);
+    expect(difference(back!, host.toReversed())).toBeNull();
+    expect(
+      difference(
+        picked!,
+        host.map((_, i) => host[(i * 7919) % n]!),
+      ),
+    ).toBeNull();
+    const sums = new Float32Array(n);
+    host.forEach((v, i) => {
+      sums[(i * 7919) % n]! += v;
+    });
+    expect(difference(added!, sums)).toBeNull();
+  });
+
+  test('D2: a batch beyond the workgroups of one dimension is right', async () => {
+    const batch = 70_001;
+    const [a, b] = [whole(batch * 6), whole(batch * 6, 2)];
+    const [product] = await valuesOf(device, [matmul(tensor(a, [batch, 2, 3]), tensor(b, [batch, 3, 2]))]);
+    const expected = Float32Array.from({ length: batch * 4 }, (_, i) => {
+      const [s, m, n] = [i >> 2, (i >> 1) & 1, i & 1];
+      return [0, 1, 2].reduce((t, k) => t + a[s * 6 + m * 3 + k]! * b[s * 6 + k * 2 + n]!, 0);
+    });
+    expect(difference(product!, expected)).toBeNull();
+  });
+
+  describe('D3: what is larger than a binding', () => {
+    const [rows, columns] = [50, 68]; // 13,600 bytes: four pages of 4,096, which end within a row
+    const x = tensor(whole(rows * columns), [rows, columns]);
+    const half = tensor(
+      Uint16Array.from(whole(rows * columns), (v) => (v < 0 ? 0xbc00 : 0x3c00)),
+      [rows, columns],
+    );
+    const w = tensor(whole(columns * 33, 3), [columns, 33]);
+    const index = tensor(Int32Array.from({ length: 40 }, (_, i) => (i * 17) % rows));
+    const cases: { readonly [name: string]: () => Tensor } = {
+      'read and written': () => neg(x),
+      'halves, packed or not': () => neg(half),
+      transposed: () => relu(permute(x, [1, 0])),
+      'reduced along rows': () => sum(x, 1),
+      'reduced along columns': () => max(x, 0),
+      'reduced in whole': () => sum(x),
+      'multiplied from the left': () => matmul(x, w),
+      'multiplied from the right': () => matmul(permute(w, [1, 0]), permute(x, [1, 0])),
+      gathered: () => gather(x, index),
+      scattered: () => scatterAdd(slice(x, [0, 0], [40, columns]), index, rows),
+    };
+    test.each(Object.keys(cases))('is right when it is %s', async (name) => {
+      expect(await read(cases[name]!(), paged)).toEqual(await read(cases[name]!(), device));
+    });
+
+    test('is updated in place', async () => {
+      const n = 3000;
+      const step = compile((state: Tensor) => add(mul(state, 2), 1), { device: paged, donate: { 0: '' } });
+      let state = add(tensor(whole(n)), 0);
+      const made = () => paged.statistics.buffersCreated;
+      for (let i = 0; i < 3; i += 1) state = await step(state);
+      const created = made();
+      for (let i = 0; i < 3; i += 1) state = await step(state);
+      expect(made()).toBe(created);
+      expect(await read(state, paged)).toEqual(whole(n).map((v) => v * 64 + 63));
+    });
+
+    test('in more pages than a kernel binds is refused with need and limit', async () => {
+      const n = 1024 * (paged.capabilities.maxStorageBuffers + 1);
+      await expect(evaluate([neg(tensor(new Float32Array(n)))], paged)).rejects.toThrow(
+        /^kernel "neg": too many buffers; expected at most \d+; got \d+ \(buffers of more than 4096 bytes/,
+      );
+    });
+  });
+
+  test('D5: indices beyond 32 bits are refused before anything is allocated', async () => {
+    const held = device.bytesInUse;
+    const refused = async (output: Tensor, inputs: readonly Tensor[]) =>
+      expect(device.prepare({ inputs, outputs: [output], donations: new Map() })).rejects.toThrow(
+        /too many (elements|steps|addresses); expected at most 2147483644; got \d+$/,
+      );
+    const scalar = placeholder([1], 'f32');
+    for (const n of [2 ** 31 - 3, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 32 + 1, 2 ** 53 - 1]) {
+      await refused(neg(expand(scalar, [n])), [scalar]);
+      const x = placeholder([n], 'f32');
+      await refused(sum(x), [x]);
+    }
+    const row = placeholder([2 ** 20], 'f32');
+    await refused(sum(mul(expand(reshape(row, [1, 2 ** 20]), [2 ** 13, 2 ** 20]), 2)), [row]);
+    expect(() => device.allocate('f32', 2 ** 31)).toThrow(
+      new DeviceError('storage: too many elements; expected at most 2147483644; got 2147483648'),
+    );
+    expect(device.bytesInUse).toBe(held);
+  });
+
+  test.each([true, false])(
+    'D7: halves keep their place at every length and offset (f16: %s)',
+    async (f16) => {
+      const own = await openWebGPU((await testAdapter()).adapter, {
+        capabilities: f16 ? {} : { f16 },
+      });
+      const bits = (length: number) => Uint16Array.from({ length }, (_, i) => 0x3c00 + i);
+      for (let n = 1; n <= 33; n += 1) expect(await own.read(own.upload('f16', bits(n)))).toEqual(bits(n));
+      const cuts = [9, 16, 33].flatMap((n) => [0, 1, 2, 3, 4, 5, 6, 7].map((offset) => ({ n, offset })));
+      const parts = cuts.map(({ n, offset }) =>
+        neg(slice(tensor(bits(n), [n]), [offset], [n - Math.min(1, offset)])),
+      );
+      const got = await valuesOf(own, parts);
+      cuts.forEach(({ n, offset }, i) => {
+        const expected = Float32Array.from(bits(n), (_, j) => -(1 + j / 1024));
+        expect(got[i], `${n} from ${offset}`).toEqual(expected.slice(offset, n - Math.min(1, offset)));
+      });
+      await own.close();
+    },
+  );
+});
+
+describe('limits of wasm', () => {
+  test('a value beyond the memory is refused with need and limit', async () => {
+    const { device } = await openDevice('wasm');
+    const huge = expand(tensor([1]), [2 ** 31]);
+    await expect(evaluate([neg(huge)], device)).rejects.toThrow(
+      /out of memory; needs 8589934592 bytes more; got \d+ bytes in use of \d+$/,
+    );
+    expect(await read(neg(tensor([1, 2])), device)).toEqual(Float32Array.of(-1, -2));
+    await device.close();
+    await expect(read(neg(tensor([3])), device)).rejects.toThrow(DeviceError);
+  });
+});
