@@ -1,12 +1,12 @@
 /** The part of a tensor graph that lies between variables and results, as steps for the engine. */
-import { add, type Tensor } from '@deftjs/tensor';
-import { backpropagate, pushForward, type Step } from './engine.ts';
+import { add, apply, type Op, type Tensor } from '@deftjs/tensor';
+import { backpropagate, type Pullback, pushForward, type Step } from './engine.ts';
 
 /**
  * Applied ops that depend on a variable and that a result depends on, each after its inputs. Everything else is a
  * constant to the derivative: with a frozen base no weight gradient is even built.
  */
-function stepsBetween(variables: ReadonlySet<Tensor>, results: readonly Tensor[]): Step<Tensor>[] {
+export function stepsBetween(variables: ReadonlySet<Tensor>, results: readonly Tensor[]): Step<Tensor>[] {
   const depends = new Map<Tensor, boolean>();
   for (const variable of variables) depends.set(variable, true);
   const steps: Step<Tensor>[] = [];
@@ -30,7 +30,8 @@ function stepsBetween(variables: ReadonlySet<Tensor>, results: readonly Tensor[]
   return steps;
 }
 
-function appliedAt(step: Step<Tensor>) {
+/** The op of a step and its attributes. @throws Error when the step's output has been evaluated */
+export function appliedAt(step: Step<Tensor>): { readonly op: Op; readonly attrs: unknown } {
   const { source } = step.output;
   if (source.kind !== 'applied') {
     throw new Error(
@@ -40,18 +41,22 @@ function appliedAt(step: Step<Tensor>) {
   return source;
 }
 
+/** Cotangents of a step's inputs by the rule of its op. */
+export const cotangentsAt: Pullback<Tensor> = (step, dy) => {
+  const { op, attrs } = appliedAt(step);
+  return op.vjp(dy, { inputs: step.inputs, output: step.output, attrs });
+};
+
 /** Cotangents of everything between the variables and the results. */
 export function pullBack(
   variables: readonly Tensor[],
   seeds: ReadonlyMap<Tensor, Tensor>,
+  through: Pullback<Tensor> = cotangentsAt,
 ): ReadonlyMap<Tensor, Tensor> {
   const steps = stepsBetween(new Set(variables), [...seeds.keys()]);
   const dependent = new Set([...variables, ...steps.map((step) => step.output)]);
-  const pullback = (step: Step<Tensor>, dy: Tensor): readonly (Tensor | null)[] => {
-    const { op, attrs } = appliedAt(step);
-    const cotangents = op.vjp(dy, { inputs: step.inputs, output: step.output, attrs });
-    return cotangents.map((dx, i) => (dependent.has(step.inputs[i]!) ? dx : null));
-  };
+  const pullback: Pullback<Tensor> = (step, dy) =>
+    through(step, dy).map((dx, i) => (dependent.has(step.inputs[i]!) ? dx : null));
   return backpropagate(steps, seeds, pullback, add);
 }
 
@@ -65,4 +70,19 @@ export function pushTangents(
     const { op, attrs } = appliedAt(step);
     return op.jvp(tangents, { inputs: step.inputs, output: step.output, attrs });
   });
+}
+
+/** The result, computed by the same ops with other tensors in place of the variables. */
+export function replay(
+  result: Tensor,
+  variables: readonly Tensor[],
+  replacements: readonly Tensor[],
+): Tensor {
+  const replaced = new Map(variables.map((x, i) => [x, replacements[i]!]));
+  for (const step of stepsBetween(new Set(variables), [result])) {
+    const { op, attrs } = appliedAt(step);
+    const inputs = step.inputs.map((x) => replaced.get(x) ?? x);
+    replaced.set(step.output, apply(op, inputs, attrs));
+  }
+  return replaced.get(result) ?? result;
 }

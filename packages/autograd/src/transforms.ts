@@ -6,20 +6,23 @@
  */
 import {
   alias,
+  type CompiledFunction,
+  compile,
   DTypeError,
   formatShape,
   isFloat,
   onesLike,
   ShapeError,
   sameShape,
-  type Tensor,
+  Tensor,
   type Tree,
   treeLeaves,
   treeMap,
   treeWith,
   zerosLike,
 } from '@deftjs/tensor';
-import { pullBack, pushTangents } from './graph.ts';
+import type { Pullback } from './engine.ts';
+import { cotangentsAt, pullBack, pushTangents } from './graph.ts';
 
 /** The tree with a fresh variable for each float tensor. */
 function variablesFor<T extends Tree>(tree: T): T {
@@ -84,43 +87,75 @@ export function jvp<A extends readonly Tree[], R extends Tree>(
 /** What a function to differentiate returns: the scalar, or the scalar and other results beside it. */
 export type Loss = Tensor | readonly [Tensor, ...Tree[]];
 
-/**
- * The function that returns f's value and the gradient of its scalar in the first argument, a tree like it.
- * @throws ShapeError when the scalar has axes, DTypeError when it is not a float
- */
-export function valueAndGrad<P extends Tree, A extends readonly Tree[], L extends Loss>(
+/** A function of parameters and other arguments, compiled. */
+type Compiled<P extends Tree, A extends readonly Tree[], R extends Tree> = CompiledFunction<[P, ...A], R>;
+
+/** @internal f's value and the gradient of its scalar in the parameters, by a rule for each step back. */
+export function differentiated<P extends Tree, A extends readonly Tree[], L extends Loss>(
   f: (parameters: P, ...rest: A) => L,
-): (parameters: P, ...rest: A) => { value: L; gradient: P } {
-  return (parameters, ...rest) => {
-    const variables = variablesFor(parameters);
-    const value = f(variables, ...rest);
-    const scalar = (Array.isArray(value) ? value[0] : value) as Tensor;
-    if (scalar.rank !== 0) {
-      throw new ShapeError(`grad: the function must return a scalar; got ${formatShape(scalar.shape)}`);
-    }
-    if (!isFloat(scalar.dtype))
-      throw new DTypeError(`grad: the function must return a float; got ${scalar.dtype}`);
-    const leaves = treeLeaves(variables);
-    const wrong = leaves.find((x) => !isFloat(x.dtype));
-    if (wrong)
-      throw new DTypeError(`grad: there is no gradient in ${wrong.dtype}; pass it as another argument`);
-    const cotangents = pullBack(leaves, new Map([[scalar, onesLike(scalar)]]));
-    return {
-      value,
-      gradient: treeWith(
-        parameters,
-        leaves.map((x) => cotangents.get(x) ?? zerosLike(x)),
-      ),
-    };
-  };
+  parameters: P,
+  rest: A,
+  through: Pullback<Tensor> = cotangentsAt,
+): { value: L; gradient: P } {
+  const variables = variablesFor(parameters);
+  const value = f(variables, ...rest);
+  const scalar = (Array.isArray(value) ? value[0] : value) as Tensor;
+  if (!(scalar instanceof Tensor)) {
+    throw new TypeError(`grad: the function must return a tensor at once; got ${describe(scalar)}`);
+  }
+  if (scalar.rank !== 0) {
+    throw new ShapeError(`grad: the function must return a scalar; got ${formatShape(scalar.shape)}`);
+  }
+  if (!isFloat(scalar.dtype))
+    throw new DTypeError(`grad: the function must return a float; got ${scalar.dtype}`);
+  const leaves = treeLeaves(variables);
+  const wrong = leaves.find((x) => !isFloat(x.dtype));
+  if (wrong)
+    throw new DTypeError(`grad: there is no gradient in ${wrong.dtype}; pass it as another argument`);
+  const cotangents = pullBack(leaves, new Map([[scalar, onesLike(scalar)]]), through);
+  const gradients = leaves.map((x) => cotangents.get(x) ?? zerosLike(x));
+  return { value, gradient: treeWith(parameters, gradients) };
 }
 
-/** The function that returns the gradient of f's scalar in the first argument. @throws as `valueAndGrad` */
+function describe(value: unknown): string {
+  return typeof value === 'object' && value !== null ? value.constructor.name : String(value);
+}
+
+/**
+ * The function that returns f's value and the gradient of its scalar in the first argument, a tree like it. That of a
+ * compiled function is compiled, for the same device.
+ * @throws ShapeError when the scalar has axes, DTypeError when it is not a float or the gradient would be of integers
+ */
+export function valueAndGrad<P extends Tree, A extends readonly Tree[], L extends Loss>(
+  f: Compiled<P, A, L>,
+): Compiled<P, A, { value: L; gradient: P }>;
+export function valueAndGrad<P extends Tree, A extends readonly Tree[], L extends Loss>(
+  f: (parameters: P, ...rest: A) => L,
+): (parameters: P, ...rest: A) => { value: L; gradient: P };
+export function valueAndGrad<P extends Tree, A extends readonly Tree[], L extends Loss>(
+  f: Compiled<P, A, L> | ((parameters: P, ...rest: A) => L),
+): unknown {
+  const plain = 'fn' in f ? (f.fn as (parameters: P, ...rest: A) => L) : f;
+  const both = (parameters: P, ...rest: A) => differentiated(plain, parameters, rest);
+  return 'fn' in f ? compile(both, f.options) : both;
+}
+
+/**
+ * The function that returns the gradient of f's scalar in the first argument; that of a compiled function is compiled.
+ * @throws as `valueAndGrad`
+ */
+export function grad<P extends Tree, A extends readonly Tree[], L extends Loss>(
+  f: Compiled<P, A, L>,
+): Compiled<P, A, P>;
 export function grad<P extends Tree, A extends readonly Tree[]>(
   f: (parameters: P, ...rest: A) => Loss,
-): (parameters: P, ...rest: A) => P {
-  const both = valueAndGrad(f);
-  return (parameters, ...rest) => both(parameters, ...rest).gradient;
+): (parameters: P, ...rest: A) => P;
+export function grad<P extends Tree, A extends readonly Tree[]>(
+  f: Compiled<P, A, Loss> | ((parameters: P, ...rest: A) => Loss),
+): unknown {
+  const plain = 'fn' in f ? (f.fn as (parameters: P, ...rest: A) => Loss) : f;
+  const gradient = (parameters: P, ...rest: A) => differentiated(plain, parameters, rest).gradient;
+  return 'fn' in f ? compile(gradient, f.options) : gradient;
 }
 
 /** The Hessian of the scalar function f at x, times v: forward over reverse. */

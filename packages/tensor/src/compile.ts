@@ -34,6 +34,10 @@ export interface CompiledFunction<A extends readonly Tree[], R extends Tree> {
    *   DisposedError, DeviceError, DTypeError
    */
   (...args: A): Promise<R>;
+  /** The function that was compiled: what derivatives are taken of. */
+  readonly fn: (...args: A) => R;
+  /** Those of its options that hold for functions derived from it, too. */
+  readonly options: Pick<CompileOptions, 'device'>;
   /** Programs held now, one for each signature. */
   readonly signatures: number;
   /** The kernels of the program for these arguments, as `Program.explain` prints them. Runs nothing. */
@@ -96,6 +100,8 @@ export function compile<A extends readonly Tree[], R extends Tree>(
 
   return Object.defineProperty(
     Object.assign(call, {
+      fn,
+      options: options.device ? { device: options.device } : {},
       explain: async (...args: A) => (await prepare(args)).program.explain(),
       dispose: () => {
         disposed = true;

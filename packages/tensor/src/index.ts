@@ -18,7 +18,7 @@ export * from './ops/activation.ts';
 export { type AttentionOptions, attention } from './ops/attention.ts';
 export { concat, stack } from './ops/concat.ts';
 export { type ConvOptions, conv2d, convTranspose2d } from './ops/conv.ts';
-export { alias, stopGradient } from './ops/custom.ts';
+export { after, alias, stopGradient } from './ops/custom.ts';
 export {
   abs,
   add,
@@ -89,6 +89,15 @@ export { arange, full, iota, ones, onesLike, zeros, zerosLike } from './ops/sour
 export { referenceDevice } from './reference.ts';
 export { keep, leakedStorages, scope } from './scope.ts';
 export * from './shape.ts';
-export { apply, type Nested, placeholder, type Source, Tensor, tensor } from './tensor.ts';
+export {
+  apply,
+  type Nested,
+  observeOps,
+  placeholder,
+  type Source,
+  serialNow,
+  Tensor,
+  tensor,
+} from './tensor.ts';
 export * from './tree.ts';
 export { eventLoopTurn } from './turn.ts';

@@ -24,6 +24,8 @@ export type Lowering<Attrs> =
   | { readonly kind: 'source'; expr(shape: Shape, attrs: Attrs, type: Scalar): Expr }
   /** The first input itself: a node that matters to derivatives only. */
   | { readonly kind: 'identity' }
+  /** The first input itself, in a computation of its own that begins after the second has been computed. */
+  | { readonly kind: 'after' }
   /** The input read differently; null where that takes a copy of the input first. */
   | { readonly kind: 'view'; view(input: View, attrs: Attrs, output: Shape): View | null }
   | {

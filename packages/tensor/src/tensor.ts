@@ -132,6 +132,19 @@ export function placeholder(shape: Shape, dtype: DType): Tensor {
   return new Tensor(shape, dtype, { kind: 'placeholder' });
 }
 
+let observer: ((made: Tensor) => void) | null = null;
+
+/** The result of `run`; each tensor that an op makes meanwhile is shown to `see`, with the call stack of its maker. */
+export function observeOps<R>(run: () => R, see: (made: Tensor) => void): R {
+  const outer = observer;
+  observer = see;
+  try {
+    return run();
+  } finally {
+    observer = outer;
+  }
+}
+
 /**
  * The op applied to the inputs: the one way to make a graph node.
  * @throws ShapeError, DTypeError by the op's rule; DisposedError when an input's values are gone
@@ -140,7 +153,9 @@ export function apply<Attrs>(op: Op<Attrs>, inputs: readonly Tensor[], attrs: At
   for (const input of inputs) requireAlive(op.name, input);
   const { shape, dtype } = op.infer(inputs, attrs);
   checkShape(op.name, shape);
-  return new Tensor(shape, dtype, { kind: 'applied', op: op as Op, inputs, attrs });
+  const made = new Tensor(shape, dtype, { kind: 'applied', op: op as Op, inputs, attrs });
+  observer?.(made);
+  return made;
 }
 
 /** @throws DisposedError when the tensor's values are gone */

@@ -192,6 +192,21 @@ const pad = unary<PadAttrs>(
 
 const identity = unary(() => fc.constant(null), { expected: ([x]) => x!.values, invalid: [] });
 
+const after: OpSamples<null> = (() => {
+  const drawn = (most: number, dtypes: fc.Arbitrary<DType>) =>
+    fc
+      .tuple(shapes({ most }), shapes({ most: 4 }), dtypes)
+      .chain(([shape, other, dtype]) => fc.tuple(valuesOf(shape, dtype), floats(other)))
+      .map((inputs) => ({ inputs, attrs: null }));
+  return {
+    valid: drawn(60, typesBut()),
+    smooth: drawn(12, fc.constant('f32')),
+    expected: ([x]) => x!.values,
+    special: [],
+    invalid: [],
+  };
+})();
+
 /** A shape that another is stretched from: some extents 1, leading axes missing. */
 const expand = unary(
   (shape) =>
@@ -671,6 +686,7 @@ export const structuralSamples = {
   pad,
   alias: identity,
   stopGradient: identity,
+  after,
   expand,
   sum,
   max,

@@ -14,6 +14,7 @@ function bufferInputs(node: Node): readonly number[] {
     case 'scatter':
       return node.inputs;
     case 'gather':
+    case 'after':
       return node.inputs.slice(0, 1);
     default:
       return [];

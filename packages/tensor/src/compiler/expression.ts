@@ -191,6 +191,18 @@ export class Expressions {
     }
   }
 
+  /** The expression with the values that it reads under other names. */
+  rename(expr: Expr, name: (value: number) => number): Expr {
+    const done = new Map<Expr, Expr>();
+    for (const part of walk(expr)) {
+      const operands = operandsOf(part).map((operand) => done.get(operand)!);
+      const same = withOperands(part, operands);
+      const reads = same.kind === 'load' || same.kind === 'gather';
+      done.set(part, this.of(reads ? { ...same, binding: name(same.binding) } : same));
+    }
+    return done.get(expr)!;
+  }
+
   /** The expression with some of the loads replaced. */
   replace(expr: Expr, replacement: (load: Load) => Expr | null): Expr {
     const done = new Map<Expr, Expr>();

@@ -14,7 +14,7 @@ import { contiguousView, padView, permuteView, type View } from '../view.ts';
 import { consumersOf, countUsers, demandedNodes } from './consumers.ts';
 import { readThroughCopies } from './copies.ts';
 import { isWorthKeeping, isWorthKeepingBefore } from './cost.ts';
-import { type Draft, maxBuffers, valuesRead, writesOf } from './drafts.ts';
+import { type Draft, maxBuffers, valuesRead, withExpressions, writesOf } from './drafts.ts';
 import { foldEpilogues } from './epilogue.ts';
 import { Expressions, isWhole, type Load, readsOf, type ViewMap, walk } from './expression.ts';
 import type { Ir, Node } from './ir.ts';
@@ -39,10 +39,31 @@ export function fuse(ir: Ir): Fusion {
   for (const node of ir.nodes) builder.add(node);
   const outputs = ir.outputs.map((id) => builder.value(id));
   const { expressions } = builder;
-  let drafts = neededDrafts(readThroughCopies(builder.drafts), outputs);
-  for (const pass of [orderLoops, orderMaps, foldEpilogues, mergeMaps])
-    drafts = pass(drafts, outputs, expressions);
-  return { drafts, outputs, expressions };
+  const { drafts: found, late } = withoutSeconds(builder.drafts, builder.seconds, expressions);
+  let drafts = neededDrafts(readThroughCopies(found), outputs);
+  for (const pass of [orderLoops, orderMaps, foldEpilogues]) drafts = pass(drafts, outputs, expressions);
+  return { drafts: mergeMaps(drafts, outputs, expressions, late), outputs, expressions };
+}
+
+/**
+ * The drafts that read each value itself where they read it under a second name, and for what those compute directly
+ * from it, the name: such kernels are late, and stay apart from kernels that are not.
+ */
+function withoutSeconds(
+  drafts: readonly Draft[],
+  seconds: ReadonlyMap<number, number>,
+  expressions: Expressions,
+): { readonly drafts: readonly Draft[]; readonly late: ReadonlyMap<number, number> } {
+  const late = new Map<number, number>();
+  if (seconds.size === 0) return { drafts, late };
+  const first = (value: number): number => seconds.get(value) ?? value;
+  const renamed = drafts.map((draft) => {
+    const second = valuesRead(draft).find((value) => seconds.has(value));
+    if (second === undefined) return draft;
+    for (const value of writesOf(draft)) late.set(value, second);
+    return withReads(draft, first, expressions);
+  });
+  return { drafts: renamed, late };
 }
 
 /** The drafts that an output depends on: a value can have lost its readers while expressions were cut to size. */
@@ -57,8 +78,22 @@ function neededDrafts(drafts: readonly Draft[], outputs: readonly number[]): Dra
   return needed.reverse();
 }
 
+/** The draft with every value that it reads under another name. */
+function withReads(draft: Draft, rename: (value: number) => number, expressions: Expressions): Draft {
+  const renamed = withExpressions(draft, (expr) => expressions.rename(expr, rename));
+  const operand = <T extends { readonly binding: number }>(read: T): T => ({
+    ...read,
+    binding: rename(read.binding),
+  });
+  if (renamed.kind === 'contract') return { ...renamed, a: operand(renamed.a), b: operand(renamed.b) };
+  if (renamed.kind !== 'scatter') return renamed;
+  return { ...renamed, index: operand(renamed.index), values: operand(renamed.values) };
+}
+
 class Builder {
   readonly drafts: Draft[] = [];
+  /** Values under a second name (ops `after`), and the values. */
+  readonly seconds = new Map<number, number>();
   readonly expressions = new Expressions();
   readonly #ir: Ir;
   readonly #demanded: ReadonlySet<number>;
@@ -105,6 +140,10 @@ class Builder {
         });
       case 'identity': // readGraph leaves none
         return this.#exprs[node.inputs[0]!]!;
+      case 'after':
+        this.seconds.set(node.id, this.value(node.inputs[0]!));
+        this.#become(node);
+        return this.#exprs[node.id]!;
       case 'view':
         this.#keepBeforeRepeating(node);
         return this.#view(node.inputs[0]!, (view) => lowering.view(view, node.attrs, node.shape));

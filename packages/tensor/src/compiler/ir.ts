@@ -126,15 +126,31 @@ export function readGraph(graph: Graph): Ir {
       if (op.lower.kind === 'concat') {
         inputs = joinParts(nodes, { op, attrs, dtype: tensor.dtype }, op.lower.axis(attrs), inputs);
       }
-      id = nodes.length;
+      id =
+        op.lower.kind === 'after'
+          ? addAfter(nodes, op, inputs[0]!)
+          : addNode(nodes, { shape: tensor.shape, dtype: tensor.dtype, op, attrs, inputs });
       known.set(key, id);
-      nodes.push({ id, shape: tensor.shape, dtype: tensor.dtype, op, attrs, inputs });
     }
     ids.set(tensor, id);
   }
   checkDonations(graph);
   const outputs = graph.outputs.map((output) => ids.get(unnamed(output))!);
   return { nodes, inputCount: graph.inputs.length, outputs, donations: graph.donations };
+}
+
+function addNode(nodes: Node[], node: Omit<Node, 'id'>): number {
+  return nodes.push({ id: nodes.length, ...node }) - 1;
+}
+
+/**
+ * The same value for readers of its own: the views of it, over what they view. What it waits for has been read by now,
+ * and kernels keep the order of the nodes.
+ */
+function addAfter(nodes: Node[], op: Op, of: number): number {
+  const { id: _, ...node } = nodes[of]!;
+  if (node.op?.lower.kind !== 'view') return addNode(nodes, { ...node, op, attrs: null, inputs: [of] });
+  return addNode(nodes, { ...node, inputs: [addAfter(nodes, op, node.inputs[0]!)] });
 }
 
 function checkDonations(graph: Graph): void {

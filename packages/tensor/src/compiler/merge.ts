@@ -14,13 +14,17 @@ const maxKernelSize = 128;
 /** Partners that are tried for each kernel, the nearest first. */
 const maxTries = 6;
 
-/** The drafts with map kernels merged, values still before their readers. */
+/**
+ * The drafts with map kernels merged, values still before their readers.
+ * @param late values whose kernels were put off, each with what it was put off for: only alike ones merge
+ */
 export function mergeMaps(
   drafts: readonly Draft[],
   outputs: readonly number[],
   expressions: Expressions,
+  late: ReadonlyMap<number, number>,
 ): Draft[] {
-  const merger = new Merger(drafts, outputs, expressions);
+  const merger = new Merger(drafts, outputs, expressions, late);
   for (let position = 0; position < drafts.length; position += 1) merger.join(position);
   return merger.drafts();
 }
@@ -29,10 +33,17 @@ class Merger {
   readonly #drafts: (Draft | null)[];
   readonly #outputs: ReadonlySet<number>;
   readonly #expressions: Expressions;
+  readonly #late: ReadonlyMap<number, number>;
   readonly #writer = new Map<number, number>();
   readonly #readers = new Map<number, Set<number>>();
 
-  constructor(drafts: readonly Draft[], outputs: readonly number[], expressions: Expressions) {
+  constructor(
+    drafts: readonly Draft[],
+    outputs: readonly number[],
+    expressions: Expressions,
+    late: ReadonlyMap<number, number>,
+  ) {
+    this.#late = late;
     this.#drafts = [...drafts];
     this.#outputs = new Set(outputs);
     this.#expressions = expressions;
@@ -86,12 +97,17 @@ class Merger {
     }
     const fits = (other: number): boolean => {
       const partner = this.#drafts[other];
-      return other < position && partner?.kind === 'map' && numel(partner.shape) === length;
+      const alike = partner?.kind === 'map' && numel(partner.shape) === length;
+      return other < position && alike && this.#lateness(partner) === this.#lateness(draft);
     };
     return [...near]
       .filter(fits)
       .sort((a, b) => b - a)
       .slice(0, maxTries);
+  }
+
+  #lateness(draft: Draft): number | undefined {
+    return this.#late.get(writesOf(draft)[0]!);
   }
 
   /** One kernel for both; null where the later reads the earlier elsewhere than it writes, or it would be too large. */

@@ -34,6 +34,24 @@ export function stopGradient(x: Tensor): Tensor {
   return apply(stopGradientOp, [x], null);
 }
 
+/** Inputs: x, and what comes before. The compiler takes nothing computed from it for what is computed from x. */
+export const afterOp: Op<null> = {
+  name: 'after',
+  infer: ([x]) => x!,
+  reference: ([x]) => x!.data,
+  lower: { kind: 'after' },
+  vjp: (dy) => [dy, null],
+  jvp: ([dx]) => dx ?? null,
+};
+
+/**
+ * `x` itself, to compute from after `earlier` is there: what is computed from it is computed anew, even where the same
+ * has been computed from `x` already. So memory is saved by computing twice.
+ */
+export function after(x: Tensor, earlier: Tensor): Tensor {
+  return apply(afterOp, [x, earlier], null);
+}
+
 /**
  * J applied to a direction, for a function of one tensor whose Jacobian J is symmetric: the same formula serves as vjp
  * and jvp. In ops, so that it can be differentiated again.

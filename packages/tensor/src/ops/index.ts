@@ -2,7 +2,7 @@
 import type { Op } from '../op.ts';
 import { concatOp } from './concat.ts';
 import { conv2dOp, conv2dWeightOp } from './conv.ts';
-import { aliasOp, stopGradientOp } from './custom.ts';
+import { afterOp, aliasOp, stopGradientOp } from './custom.ts';
 import * as elementwise from './elementwise.ts';
 import { expandOp, sumOp } from './expand.ts';
 import { gatherOp, scatterAddOp } from './gather.ts';
@@ -23,7 +23,7 @@ export const ops: readonly Op<never>[] = [
   elementwise.lessOp, elementwise.lessEqualOp, elementwise.equalOp, elementwise.notEqualOp,
   elementwise.andOp, elementwise.orOp, elementwise.xorOp, elementwise.shiftLeftOp, elementwise.shiftRightOp,
   elementwise.whereOp, elementwise.castOp, elementwise.threefryOp,
-  reshapeOp, permuteOp, sliceOp, padOp, aliasOp, stopGradientOp,
+  reshapeOp, permuteOp, sliceOp, padOp, aliasOp, stopGradientOp, afterOp,
   expandOp, sumOp, maxOp, argmaxOp,
   gatherOp, scatterAddOp, concatOp,
   matmulOp, conv2dOp, conv2dWeightOp,
