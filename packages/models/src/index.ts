@@ -19,7 +19,11 @@ export {
   type TensorSource,
   writeSafetensors,
 } from '@deftjs/tensor';
+export * from './clip.ts';
 export * from './clipText.ts';
+export * from './clipVision.ts';
+export * from './dinov2.ts';
+export * from './imageProcessor.ts';
 export * from './pipelines/stableDiffusion.ts';
 export * from './resnetBlock.ts';
 export * from './sampling.ts';
@@ -28,4 +32,5 @@ export * from './tokenizer.ts';
 export * from './transformer2d.ts';
 export * from './unet.ts';
 export * from './vae.ts';
+export { ViTModel, type VitConfig, vitWeights } from './vit.ts';
 export * from './weights.ts';

@@ -3,15 +3,20 @@ import { valueAndGrad } from '@deftjs/autograd';
 import { type Module, stateOf, withState } from '@deftjs/autograd/nn';
 import {
   AutoencoderKL,
+  CLIPModel,
   CLIPTextModel,
   CLIPTextModelWithProjection,
   clipTextWeights,
   clipTextWithProjectionWeights,
+  clipWeights,
+  Dinov2Model,
   type JsonConfig,
   loadWeights,
   type TensorSource,
   UNet2DConditionModel,
+  ViTModel,
   vaeWeights,
+  vitWeights,
 } from '@deftjs/models';
 import { openWeights } from '@deftjs/models/node';
 import { concat, type Device, meanSquaredError, reshape, type Tensor } from '@deftjs/tensor';
@@ -63,6 +68,23 @@ const modelCases: Readonly<Record<string, ModelCase<Module>>> = {
       const { textEmbeds, hiddenStates } = model.forward(ids!);
       return { text_embeds: textEmbeds, penultimate: hiddenStates.at(-2)! };
     },
+  }),
+  CLIPModel: modelCase({
+    create: (config) => new CLIPModel(config),
+    weights: clipWeights,
+    forward(model, { input_ids: ids, pixel_values: pictures }) {
+      const { imageEmbeds, textEmbeds, logitsPerImage } = model.forward(ids!, pictures!);
+      return { image_embeds: imageEmbeds, text_embeds: textEmbeds, logits_per_image: logitsPerImage };
+    },
+  }),
+  Dinov2Model: modelCase({
+    create: (config) => new Dinov2Model(config),
+    forward: (model, { pixel_values: pictures }) => ({ last_hidden_state: model.forward(pictures!) }),
+  }),
+  ViTModel: modelCase({
+    create: (config) => new ViTModel(config),
+    weights: vitWeights,
+    forward: (model, { pixel_values: pictures }) => ({ last_hidden_state: model.forward(pictures!) }),
   }),
 };
 
