@@ -67,6 +67,15 @@ export interface Device {
   close(): Promise<void>;
 }
 
+/** `auto` is WebGPU where a hardware adapter answers, else wasm; `webgpu` also takes a software adapter. */
+export type DeviceName = 'auto' | 'webgpu' | 'wasm' | 'reference';
+
+/** An open device, and one line for the user on which it is and why. */
+export interface OpenedDevice {
+  readonly device: Device;
+  readonly why: string;
+}
+
 let current: Device | null = null;
 
 /** Makes the device the one that evaluates tensors unless told otherwise. */

@@ -1,16 +1,9 @@
-import { type Device, setDevice } from '../device.ts';
+import { type DeviceName, type OpenedDevice, setDevice } from '../device.ts';
 import { DeviceError } from '../errors.ts';
 import { referenceDevice } from '../reference.ts';
 import { describeSearch, searchAdapter } from './adapter.ts';
 
-/** `auto` is WebGPU where a hardware adapter answers, else wasm; `webgpu` also takes a software adapter. */
-export type DeviceName = 'auto' | 'webgpu' | 'wasm' | 'reference';
-
-/** An open device, and one line for the user on which it is and why. */
-export interface OpenedDevice {
-  readonly device: Device;
-  readonly why: string;
-}
+export type { DeviceName, OpenedDevice } from '../device.ts';
 
 /**
  * Opens a device (loading its code only then) and makes it the one that evaluates tensors.
