@@ -4,7 +4,8 @@
  *   B batch, C channels, H W pixels, L context tokens, E context width, h heads, d = C / h head width
  */
 import { Conv2d, GroupNorm, LayerNorm, Linear, Module } from '@deftjs/autograd/nn';
-import { add, attention, gelu, mul, permute, reshape, split, type Tensor } from '@deftjs/tensor';
+import { add, attention, permute, reshape, type Tensor } from '@deftjs/tensor';
+import { FeedForward } from './feedForward.ts';
 
 /** Multi-head attention from x over a context (x itself if none is given). */
 export class Attention extends Module {
@@ -45,35 +46,6 @@ export function joinHeads(x: Tensor): Tensor {
   return reshape(permute(x, [0, 2, 1, 3]), [batch, tokens, heads * width]);
 }
 
-/** The gated linear unit of arXiv 2002.05202: a gelu(b), with a and b the two halves of one projection. */
-class GEGLU extends Module {
-  readonly proj: Linear;
-
-  constructor(channels: number, inner: number) {
-    super();
-    this.proj = new Linear(channels, 2 * inner);
-  }
-
-  forward(x: Tensor): Tensor {
-    const [value, gate] = split(this.proj.forward(x), 2) as [Tensor, Tensor];
-    return mul(value, gelu(gate));
-  }
-}
-
-/** GEGLU to four times the width, and back. */
-class FeedForward extends Module {
-  readonly net: { readonly 0: GEGLU; readonly 2: Linear };
-
-  constructor(channels: number) {
-    super();
-    this.net = { 0: new GEGLU(channels, 4 * channels), 2: new Linear(4 * channels, channels) };
-  }
-
-  forward(x: Tensor): Tensor {
-    return this.net[2].forward(this.net[0].forward(x));
-  }
-}
-
 class BasicTransformerBlock extends Module {
   readonly norm1: LayerNorm;
   readonly attn1: Attention;
@@ -89,7 +61,7 @@ class BasicTransformerBlock extends Module {
     this.norm2 = new LayerNorm(channels);
     this.attn2 = new Attention(channels, contextWidth, heads);
     this.norm3 = new LayerNorm(channels);
-    this.ff = new FeedForward(channels);
+    this.ff = new FeedForward(channels, 'geglu');
   }
 
   /** [B, HW, C], [B, L, E] -> [B, HW, C]. */

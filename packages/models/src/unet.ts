@@ -6,7 +6,7 @@
  *
  *   B batch, C channels, H W pixels, L context tokens, E context width, T = 4 C_0 time width
  */
-import { Conv2d, GroupNorm, Linear, Module, timestepEmbedding } from '@deftjs/autograd/nn';
+import { Conv2d, GroupNorm, Module, timestepEmbedding } from '@deftjs/autograd/nn';
 import {
   add,
   concat,
@@ -18,6 +18,7 @@ import {
   type Tensor,
 } from '@deftjs/tensor';
 import { Downsample2D, ResnetBlock2D, Upsample2D } from './resnetBlock.ts';
+import { TimestepEmbedding } from './timestepEmbedding.ts';
 import { Transformer2DModel } from './transformer2d.ts';
 import { readUNetConfig, type UNetConfig, type UNetLevel } from './unetConfig.ts';
 
@@ -131,22 +132,6 @@ export class UNet2DConditionModel extends Module {
         `unet: expected [B, ${inChannels}, H, W] with H and W multiples of ${factor}; got ${formatShape(sample.shape)}`,
       );
     }
-  }
-}
-
-/** Two linear layers around a silu. */
-class TimestepEmbedding extends Module {
-  readonly linear_1: Linear;
-  readonly linear_2: Linear;
-
-  constructor(inputWidth: number, timeWidth: number) {
-    super();
-    this.linear_1 = new Linear(inputWidth, timeWidth);
-    this.linear_2 = new Linear(timeWidth, timeWidth);
-  }
-
-  forward(x: Tensor): Tensor {
-    return this.linear_2.forward(silu(this.linear_1.forward(x)));
   }
 }
 

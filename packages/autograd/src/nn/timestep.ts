@@ -1,4 +1,4 @@
-import { arange, cast, concat, cos, exp, mul, ShapeError, sin, type Tensor, unsqueeze } from '@deftjs/tensor';
+import { cast, concat, cos, mul, ShapeError, sin, type Tensor, tensor, unsqueeze } from '@deftjs/tensor';
 
 export interface TimestepEmbeddingOptions {
   /** Cosines before sines (diffusers' `flip_sin_to_cos`). */
@@ -20,8 +20,18 @@ export function timestepEmbedding(t: Tensor, width: number, options: TimestepEmb
   const { flipSinToCos = false, frequencyShift = 1, maxPeriod = 10000 } = options;
   if (width % 2 !== 0) throw new ShapeError(`timestepEmbedding: the width must be even; got ${width}`);
   const half = width / 2;
-  const exponent = mul(cast(arange(half), 'f32'), -Math.log(maxPeriod) / (half - frequencyShift));
-  const angles = mul(unsqueeze(cast(t, 'f32'), 1), exp(exponent)); // [N, half]
+  const angles = mul(unsqueeze(cast(t, 'f32'), 1), frequencies(half, half - frequencyShift, maxPeriod)); // [N, half]
   const waves = [sin(angles), cos(angles)];
   return concat(flipSinToCos ? waves.reverse() : waves, 1);
+}
+
+// Angles reach thousands of radians, where the last digit of a frequency shows: so exponents are rounded to float32 at
+// each step, as they were when the networks that see these features were trained.
+function frequencies(count: number, denominator: number, maxPeriod: number): Tensor {
+  const exponent = (i: number) =>
+    Math.fround(Math.fround(Math.fround(-Math.log(maxPeriod)) * i) / denominator);
+  return tensor(
+    Float32Array.from({ length: count }, (_, i) => Math.exp(exponent(i))),
+    [count],
+  );
 }

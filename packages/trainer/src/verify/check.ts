@@ -23,13 +23,16 @@ export function failed(quantity: string, problem: string): Check {
   return { quantity, error: Number.POSITIVE_INFINITY, bound: 0, ok: false, problem };
 }
 
-/** A check of numbers against recorded ones; `absolute` leaves the size of the recorded ones out. */
+/**
+ * A check of numbers against recorded ones.
+ * @param relativeTo what the error is divided by. Default: the largest recorded number
+ */
 export function compare(
   quantity: string,
   actual: ArrayLike<number>,
   expected: ArrayLike<number>,
   bound: number,
-  { absolute = false } = {},
+  { absolute = false, relativeTo }: { readonly absolute?: boolean; readonly relativeTo?: number } = {},
 ): Check {
   if (actual.length !== expected.length) {
     return failed(quantity, `expected ${expected.length} numbers; got ${actual.length}`);
@@ -40,7 +43,7 @@ export function compare(
     difference = Math.max(difference, Number.isNaN(distance) ? Number.POSITIVE_INFINITY : distance);
     size = Math.max(size, Math.abs(expected[i]!));
   }
-  const error = absolute || difference === 0 ? difference : difference / size;
+  const error = absolute || difference === 0 ? difference : difference / (relativeTo ?? size);
   return { quantity, error, bound, ok: error <= bound };
 }
 
@@ -50,6 +53,7 @@ export async function compareAll(
   recorded: Readonly<Record<string, Tensor>>,
   bound: number,
   device: Device,
+  options: { readonly relativeTo?: number } = {},
 ): Promise<Check[]> {
   const names = Object.keys(recorded).filter((name) => name in computed);
   await evaluate(
@@ -62,7 +66,7 @@ export async function compareAll(
     checks.push(
       actual === undefined
         ? failed(name, 'recorded, but not computed')
-        : compare(name, await read(actual, device), await read(expected, device), bound),
+        : compare(name, await read(actual, device), await read(expected, device), bound, options),
     );
   }
   return checks;
