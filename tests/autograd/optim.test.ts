@@ -1,4 +1,6 @@
+import { valueAndGrad } from '@deftjs/autograd';
 import {
+  accumulate,
   adam,
   adamW,
   clipByGlobalNorm,
@@ -7,6 +9,7 @@ import {
   cosine,
   globalNorm,
   linear,
+  lion,
   movingAverage,
   type Optimizer,
   type ParameterGroup,
@@ -17,9 +20,15 @@ import {
 import {
   compile,
   evaluate,
+  expand,
+  mean,
+  mul,
+  narrow,
   read,
   referenceDevice,
   setDevice,
+  square,
+  sub,
   type Tensor,
   type Tree,
   tensor,
@@ -41,6 +50,7 @@ const gradientAt = (p: number, step: number): number => Math.sin(3 * p + step) +
 async function trajectory<S extends Tree>(
   optimizer: Optimizer<S>,
   learningRate: (step: number) => number | Tensor,
+  decayTowards?: Weights,
 ): Promise<number[][]> {
   let weights = Object.fromEntries(Object.entries(start).map(([k, v]) => [k, f64(v)])) as Weights;
   let state = optimizer.init(weights);
@@ -50,7 +60,8 @@ async function trajectory<S extends Tree>(
     for (const [path, p] of Object.entries(weights) as [keyof Weights, Tensor][]) {
       gradients[path] = f64([...(await read(p))].map((value) => gradientAt(value, step)));
     }
-    const next = optimizer.update(weights, gradients, state, { learningRate: learningRate(step) });
+    const options = { learningRate: learningRate(step), ...(decayTowards && { decayTowards }) };
+    const next = optimizer.update(weights, gradients, state, options);
     await evaluate(treeLeaves([next.parameters, next.state]));
     weights = next.parameters;
     state = next.state;
@@ -91,6 +102,14 @@ function adamRule(decoupled: boolean, b1: number, b2: number, eps: number) {
     x.v = b2 * x.v + (1 - b2) * g * g;
     const denominator = Math.sqrt(x.v) / Math.sqrt(1 - b2 ** t) + eps;
     x.p -= (rate / (1 - b1 ** t)) * (x.m / denominator);
+  };
+}
+
+/** Program 1 of the paper. */
+function lionRule(b1: number, b2: number) {
+  return (x: Scalar, g: number, rate: number, _t: number, decay: number): void => {
+    x.p -= rate * (Math.sign(b1 * x.m + (1 - b1) * g) + decay * x.p);
+    x.m = b2 * x.m + (1 - b2) * g;
   };
 }
 
@@ -158,6 +177,38 @@ describe('trajectories equal those of a loop over numbers', () => {
     expectClose(
       await trajectory(adam({ betas: [0, 0] }), (step) => rates[step]!),
       expectedTrajectory(adamRule(false, 0, 0, 1e-8), () => 0),
+    );
+  });
+
+  it('Lion', async () => {
+    expectClose(
+      await trajectory(lion({ weightDecay: 0.3, groups }), (step) => rates[step]!),
+      expectedTrajectory(
+        lionRule(0.9, 0.99),
+        (path) => (isBias(path) ? 0 : 0.3),
+        (path) => (isBias(path) ? 0.5 : 1),
+      ),
+    );
+  });
+
+  it.each([
+    ['AdamW', adamW({ weightDecay: 0.3 }), adamRule(true, 0.9, 0.999, 1e-8)],
+    ['Adam', adam({ weightDecay: 0.3 }), adamRule(false, 0.9, 0.999, 1e-8)],
+    ['SGD', sgd({ weightDecay: 0.3 }), sgdRule(0, false)],
+    ['Lion', lion({ weightDecay: 0.3 }), lionRule(0.9, 0.99)],
+  ] as const)('%s with decay towards a reference, which moves the origin', async (_name, optimizer, rule) => {
+    const origin = 0.75;
+    const towards = Object.fromEntries(
+      Object.entries(start).map(([path, values]) => [path, f64(values.map(() => origin))]),
+    ) as Weights;
+    const shifted = (x: Scalar, g: number, rate: number, t: number, decay: number): void => {
+      x.p -= origin;
+      rule(x, g, rate, t, decay);
+      x.p += origin;
+    };
+    expectClose(
+      await trajectory(optimizer as Optimizer<Tree>, (step) => rates[step]!, towards),
+      expectedTrajectory(shifted, () => 0.3),
     );
   });
 
@@ -247,6 +298,29 @@ describe('a step', () => {
     expect(() => adamW({ betas: [1, 0.9] })).toThrow('adamW: betas[0] must be in [0, 1); got 1');
     expect(() => adam({ weightDecay: -1 })).toThrow('adam: weightDecay must be in [0, Infinity); got -1');
     expect(() => sgd({ momentum: 1 })).toThrow('sgd: momentum must be in [0, 1); got 1');
+  });
+});
+
+describe('accumulation', () => {
+  it('gives the gradient of the whole batch from parts of unequal size', async () => {
+    const x = f64(Array.from({ length: 12 }, (_, i) => Math.sin(i)));
+    const loss = valueAndGrad(({ w }: { w: Tensor }, part: Tensor) =>
+      mean(square(sub(mul(part, expand(w, part.shape)), 1))),
+    );
+    const parameters = { w: f64([0.7]) };
+    const whole = loss(parameters, x).gradient;
+    let total = { w: f64([0]) };
+    for (const [from, count] of [
+      [0, 3],
+      [3, 4],
+      [7, 5],
+    ] as const) {
+      total = accumulate(total, loss(parameters, narrow(x, 0, from, count)).gradient, count / 12);
+    }
+    expect((await read(total.w))[0]).toBeCloseTo((await read(whole.w))[0]!, 14);
+    expect(() => accumulate({ a: f64([1]) }, { a: f64([1, 2]) }, 1)).toThrow(
+      'accumulate: gradients do not fit "a"; expected [1]; got f64 [2]',
+    );
   });
 });
 

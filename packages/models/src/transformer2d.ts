@@ -3,63 +3,26 @@
  *
  *   B batch, C channels, H W pixels, L context tokens, E context width, h heads, d = C / h head width
  */
-import { Conv2d, GroupNorm, LayerNorm, Linear, Module } from '@deftjs/autograd/nn';
-import { add, attention, permute, reshape, type Tensor } from '@deftjs/tensor';
+import { Conv2d, GroupNorm, LayerNorm, Linear, Module, MultiHeadAttention } from '@deftjs/autograd/nn';
+import { add, permute, reshape, type Tensor } from '@deftjs/tensor';
 import { FeedForward } from './feedForward.ts';
 
-/** Multi-head attention from x over a context (x itself if none is given). */
-export class Attention extends Module {
-  readonly heads: number;
-  readonly to_q: Linear;
-  readonly to_k: Linear;
-  readonly to_v: Linear;
-  readonly to_out: readonly [Linear];
-
-  /** @param bias whether queries, keys and values have biases */
-  constructor(channels: number, contextWidth: number, heads: number, { bias = false } = {}) {
-    super();
-    this.heads = heads;
-    this.to_q = new Linear(channels, channels, { bias });
-    this.to_k = new Linear(contextWidth, channels, { bias });
-    this.to_v = new Linear(contextWidth, channels, { bias });
-    this.to_out = [new Linear(channels, channels)];
-  }
-
-  /** [B, HW, C], [B, L, E] -> [B, HW, C]. */
-  forward(x: Tensor, context: Tensor = x): Tensor {
-    const query = splitHeads(this.to_q.forward(x), this.heads); // [B, h, HW, d]
-    const key = splitHeads(this.to_k.forward(context), this.heads); // [B, h, L, d]
-    const value = splitHeads(this.to_v.forward(context), this.heads);
-    return this.to_out[0].forward(joinHeads(attention(query, key, value)));
-  }
-}
-
-/** [B, N, C] -> [B, h, N, C / h]. */
-export function splitHeads(x: Tensor, heads: number): Tensor {
-  const [batch, tokens, channels] = x.shape as [number, number, number];
-  return permute(reshape(x, [batch, tokens, heads, channels / heads]), [0, 2, 1, 3]);
-}
-
-/** [B, h, N, d] -> [B, N, h d]. */
-export function joinHeads(x: Tensor): Tensor {
-  const [batch, heads, tokens, width] = x.shape as [number, number, number, number];
-  return reshape(permute(x, [0, 2, 1, 3]), [batch, tokens, heads * width]);
-}
+export { joinHeads, MultiHeadAttention as Attention, splitHeads } from '@deftjs/autograd/nn';
 
 class BasicTransformerBlock extends Module {
   readonly norm1: LayerNorm;
-  readonly attn1: Attention;
+  readonly attn1: MultiHeadAttention;
   readonly norm2: LayerNorm;
-  readonly attn2: Attention;
+  readonly attn2: MultiHeadAttention;
   readonly norm3: LayerNorm;
   readonly ff: FeedForward;
 
   constructor(channels: number, contextWidth: number, heads: number) {
     super();
     this.norm1 = new LayerNorm(channels);
-    this.attn1 = new Attention(channels, channels, heads);
+    this.attn1 = new MultiHeadAttention(channels, channels, heads);
     this.norm2 = new LayerNorm(channels);
-    this.attn2 = new Attention(channels, contextWidth, heads);
+    this.attn2 = new MultiHeadAttention(channels, contextWidth, heads);
     this.norm3 = new LayerNorm(channels);
     this.ff = new FeedForward(channels, 'geglu');
   }

@@ -4,8 +4,10 @@ import {
   type ConvOptions,
   conv2d,
   convTranspose2d,
+  dropout,
   gather,
   groupNorm,
+  type Key,
   layerNorm,
   linear,
   reshape,
@@ -15,6 +17,9 @@ import {
 import { constant, kaimingUniform, normal, uniform } from './init.ts';
 import { Module } from './module.ts';
 import { Parameter } from './parameter.ts';
+
+/** PyTorch's default for weights: uniform in +-1/sqrt(fan in). */
+const linearDefault = kaimingUniform({ slope: Math.sqrt(5) });
 
 /**
  * A correction to the output of a layer, computed from its input and its bias-free output y0, such as a low-rank
@@ -45,7 +50,7 @@ export class Linear extends Module {
     super();
     this.inFeatures = inFeatures;
     this.outFeatures = outFeatures;
-    this.weight = new Parameter([outFeatures, inFeatures], kaimingUniform);
+    this.weight = new Parameter([outFeatures, inFeatures], linearDefault);
     this.bias = bias ? new Parameter([outFeatures], uniform(1 / Math.sqrt(inFeatures))) : null;
   }
 
@@ -76,7 +81,7 @@ export class Conv2d extends Module {
     super();
     const perGroup = inChannels / (options.groups ?? 1);
     this.options = options;
-    this.weight = new Parameter([outChannels, perGroup, kernel, kernel], kaimingUniform);
+    this.weight = new Parameter([outChannels, perGroup, kernel, kernel], linearDefault);
     this.bias = bias ? new Parameter([outChannels], uniform(1 / Math.sqrt(perGroup * kernel ** 2))) : null;
   }
 
@@ -102,13 +107,46 @@ export class ConvTranspose2d extends Module {
     super();
     const perGroup = outChannels / (options.groups ?? 1);
     this.options = options;
-    this.weight = new Parameter([inChannels, perGroup, kernel, kernel], kaimingUniform);
+    this.weight = new Parameter([inChannels, perGroup, kernel, kernel], linearDefault);
     this.bias = bias ? new Parameter([outChannels], uniform(1 / Math.sqrt(perGroup * kernel ** 2))) : null;
   }
 
   /** [N, in, H, W] -> [N, out, OH, OW]. */
   forward(x: Tensor): Tensor {
     return convTranspose2d(x, this.weight.value, this.bias?.value, this.options);
+  }
+}
+
+/** Layers of the given widths with a function between each two (not after the last). */
+export class MLP extends Module {
+  readonly layers: readonly Linear[];
+  readonly activation: (x: Tensor) => Tensor;
+
+  /** @param widths of the input, of every layer between, and of the output */
+  constructor(widths: readonly number[], activation: (x: Tensor) => Tensor) {
+    super();
+    this.layers = widths.slice(1).map((width, i) => new Linear(widths[i]!, width));
+    this.activation = activation;
+  }
+
+  /** [..., in] -> [..., out]. */
+  forward(x: Tensor): Tensor {
+    return this.layers.reduce((y, layer, i) => layer.forward(i === 0 ? y : this.activation(y)), x);
+  }
+}
+
+/** Drops elements in training, by a key for each call; passes everything in evaluation. */
+export class Dropout extends Module {
+  readonly probability: number;
+
+  constructor(probability: number) {
+    super();
+    this.probability = probability;
+  }
+
+  /** @param key the same key drops the same elements; a u32 tensor [2] for compiled functions */
+  forward(x: Tensor, key: Key | Tensor): Tensor {
+    return this.training ? dropout(x, this.probability, key) : x;
   }
 }
 

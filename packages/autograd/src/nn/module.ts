@@ -4,6 +4,7 @@
  * their fields as the checkpoints do.
  */
 import { foldIn, formatShape, type Key, keyOf, sameShape, type Tensor } from '@deftjs/tensor';
+import { matchesPath, type PathTest } from '../path.ts';
 import { Parameter } from './parameter.ts';
 
 /** A part of a model. Subclasses add fields and methods; `forward` by convention computes. */
@@ -36,10 +37,13 @@ function isPlainRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype;
 }
 
-/** All parameters by path, in the order of the fields. */
-export function namedParameters(module: Module): Map<string, Parameter> {
+/** All parameters by path, or those whose path is meant, in the order of the fields. */
+export function namedParameters(module: Module, which: PathTest = () => true): Map<string, Parameter> {
   const parameters = new Map<string, Parameter>();
-  walk(module, '', { parameter: (path, p) => parameters.set(path, p), module: () => {} });
+  const parameter = (path: string, p: Parameter): void => {
+    if (matchesPath(which, path)) parameters.set(path, p);
+  };
+  walk(module, '', { parameter, module: () => {} });
   return parameters;
 }
 
@@ -55,11 +59,11 @@ export function setTraining(module: Module, training: boolean): void {
   for (const m of namedModules(module).values()) m.training = training;
 }
 
-/** Makes exactly the parameters whose path passes the test trainable; returns how many elements they hold. */
-export function setTrainable(module: Module, test: (path: string) => boolean): number {
+/** Makes exactly the parameters whose path is meant trainable, freezing the others; returns how many elements they hold. */
+export function setTrainable(module: Module, which: PathTest): number {
   let elements = 0;
   for (const [path, parameter] of namedParameters(module)) {
-    parameter.trainable = test(path);
+    parameter.trainable = matchesPath(which, path);
     if (parameter.trainable) elements += parameter.shape.reduce((product, extent) => product * extent, 1);
   }
   return elements;

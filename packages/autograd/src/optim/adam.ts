@@ -26,12 +26,15 @@ import {
   zeros,
 } from '@deftjs/tensor';
 import {
+  awayFrom,
+  decayedBy,
   expectRange,
   inTypeOf,
   leavesAlike,
   type Optimizer,
   type ParameterGroup,
   settingsOf,
+  times,
   zeroMoments,
 } from './optimizer.ts';
 
@@ -75,13 +78,15 @@ function adamLike(name: 'adam' | 'adamW', options: AdamOptions): Optimizer<AdamS
       m: treeWith(parameters, zeroMoments(parameters)),
       v: treeWith(parameters, zeroMoments(parameters)),
     }),
-    update(parameters, gradients, state, { learningRate }) {
+    update(parameters, gradients, state, { learningRate, decayTowards }) {
       const [gs, ms, vs] = leavesAlike(name, parameters, { gradients, m: state.m, v: state.v }) as [
         Tensor[],
         Tensor[],
         Tensor[],
       ];
       const settings = settingsOf(parameters, groups, weightDecay);
+      const away = awayFrom(name, parameters, decayTowards);
+      const shrink = decayedBy(name, parameters, decayTowards);
       const step = add(state.step, 1);
       // Scalars of a step, in the two types that parameters may have: shared by all of them.
       const scalars = new Map<string, { root: Operand; rate: Operand; correction: Operand }>();
@@ -105,8 +110,8 @@ function adamLike(name: 'adam' | 'adamW', options: AdamOptions): Optimizer<AdamS
         const lr = times(rate, learningRateFactor);
         const p = inTypeOf(m, stored);
         const raw = inTypeOf(m, gs[i]!);
-        const g = decoupled || decay === 0 ? raw : add(raw, mul(p, decay));
-        const shrunk = decoupled && decay !== 0 ? mul(p, minus(times(lr, decay))) : p;
+        const g = decoupled || decay === 0 ? raw : add(raw, mul(away(p, i), decay));
+        const shrunk = decoupled && decay !== 0 ? shrink(p, i, times(lr, decay)) : p;
         const nextM = add(mul(m, b1), mul(g, 1 - b1)); // (1)
         const nextV = add(mul(v, b2), mul(square(g), 1 - b2));
         const denominator = add(div(sqrt(nextV), root), eps);
@@ -133,12 +138,6 @@ function adamLike(name: 'adam' | 'adamW', options: AdamOptions): Optimizer<AdamS
     },
   };
 }
-
-const times = (a: Operand, factor: number): Operand =>
-  factor === 1 ? a : a instanceof Tensor ? mul(a, factor) : a * factor;
-
-/** 1 - a. */
-const minus = (a: Operand): Operand => (a instanceof Tensor ? sub(1, a) : 1 - a);
 
 const quotient = (a: Operand, b: Operand): Operand =>
   a instanceof Tensor || b instanceof Tensor ? div(a, b) : a / b;

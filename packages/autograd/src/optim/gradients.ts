@@ -46,6 +46,21 @@ export function clipByValue<P extends Tree>(gradients: P, limit: number): P {
 }
 
 /**
+ * total + weight * gradients, in the types of the total: the gradient of a large batch, part by part. Weights are each
+ * part's share of the batch, and the first total is zeros: the sum is the gradient of the mean over the whole batch, up
+ * to rounding.
+ * @throws ShapeError when the trees do not fit
+ */
+export function accumulate<P extends Tree>(total: P, gradients: P, weight: Tensor | number): P {
+  const [gs] = leavesAlike('accumulate', total, { gradients }) as [Tensor[]];
+  const sums = treeLeaves(total).map((t, i) => {
+    const share = weight instanceof Tensor ? cast(weight, t.dtype) : weight;
+    return add(t, mul(cast(gs[i]!, t.dtype), share));
+  });
+  return treeWith(total, sums);
+}
+
+/**
  * decay * average + (1 - decay) * parameters: the exponential moving average one step on.
  * @throws ShapeError when the trees do not fit
  */

@@ -1,6 +1,7 @@
 /** Optimizers as pure functions over trees of tensors, learning-rate schedules, clipping and averaging. */
 export { type AdamOptions, type AdamState, adam, adamW } from './adam.ts';
-export { clipByGlobalNorm, clipByValue, globalNorm, movingAverage } from './gradients.ts';
+export { accumulate, clipByGlobalNorm, clipByValue, globalNorm, movingAverage } from './gradients.ts';
+export { type LionOptions, type LionState, lion } from './lion.ts';
 export type { Optimizer, ParameterGroup, UpdateOptions } from './optimizer.ts';
 export { constant, cosine, linear, polynomial, type Schedule, warmup } from './schedules.ts';
 export { type SgdOptions, type SgdState, sgd } from './sgd.ts';

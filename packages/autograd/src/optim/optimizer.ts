@@ -3,18 +3,24 @@ import {
   cast,
   formatShape,
   isFloat,
+  mul,
+  type Operand,
   ShapeError,
   sameShape,
+  sub,
   Tensor,
   type Tree,
   treeLeaves,
   visitLeaves,
   zeros,
 } from '@deftjs/tensor';
+import { matchesPath, type PathTest } from '../path.ts';
 
 export interface UpdateOptions {
   /** A scalar tensor, so that a compiled step takes a new one each time; a number is built into the step. */
   readonly learningRate: Tensor | number;
+  /** A tree like the parameters: what weight decay pulls towards (Li et al. 2018, L2-SP). Default: zero. */
+  readonly decayTowards?: Tree;
 }
 
 /** Builds graphs and computes nothing; what it needs from step to step is all in the state. */
@@ -33,7 +39,7 @@ export interface Optimizer<S extends Tree> {
 /** Parameters with settings of their own. The first group that matches a path counts. */
 export interface ParameterGroup {
   /** Which paths ("blocks.0.norm.weight") belong to it. */
-  readonly match: RegExp | ((path: string) => boolean);
+  readonly match: PathTest;
   /** Times the learning rate; default 1. */
   readonly learningRateFactor?: number;
   /** Default: that of the optimizer. */
@@ -53,9 +59,7 @@ export function settingsOf(
   weightDecay: number,
 ): Settings[] {
   return pathsOf(parameters).map((path) => {
-    const group = groups.find(({ match }) =>
-      match instanceof RegExp ? path.search(match) >= 0 : match(path),
-    );
+    const group = groups.find(({ match }) => matchesPath(match, path));
     return {
       learningRateFactor: group?.learningRateFactor ?? 1,
       weightDecay: group?.weightDecay ?? weightDecay,
@@ -84,6 +88,34 @@ export function inTypeOf(like: Tensor, x: Tensor): Tensor {
 /** A zero for every parameter. */
 export function zeroMoments(parameters: Tree): Tensor[] {
   return treeLeaves(parameters).map((x) => zeros(x.shape, workingType(x)));
+}
+
+/** a * factor, without a product by 1. */
+export const times = (a: Operand, factor: number): Operand =>
+  factor === 1 ? a : a instanceof Tensor ? mul(a, factor) : a * factor;
+
+/** 1 - a. */
+export const minus = (a: Operand): Operand => (a instanceof Tensor ? sub(1, a) : 1 - a);
+
+/** How far parameter i is from what decay pulls towards: p, or p - reference. @throws ShapeError */
+export function awayFrom(
+  op: string,
+  parameters: Tree,
+  reference: Tree | undefined,
+): (p: Tensor, i: number) => Tensor {
+  if (reference === undefined) return (p) => p;
+  const [leaves] = leavesAlike(op, parameters, { decayTowards: reference }) as [Tensor[]];
+  return (p, i) => sub(p, inTypeOf(p, leaves[i]!));
+}
+
+/** Parameter i after decay by an amount: (1 - amount) p, or p - amount (p - reference). @throws ShapeError */
+export function decayedBy(
+  op: string,
+  parameters: Tree,
+  reference: Tree | undefined,
+): (p: Tensor, i: number, amount: Operand) => Tensor {
+  const away = awayFrom(op, parameters, reference);
+  return (p, i, amount) => (reference ? sub(p, mul(away(p, i), amount)) : mul(p, minus(amount)));
 }
 
 /**

@@ -5,6 +5,7 @@
  */
 import { add, cast, mul, type Operand, sub, Tensor, type Tree, treeLeaves, treeWith } from '@deftjs/tensor';
 import {
+  awayFrom,
   expectRange,
   inTypeOf,
   leavesAlike,
@@ -34,17 +35,18 @@ export function sgd(options: SgdOptions = {}): Optimizer<SgdState> {
   expectRange('sgd', 'weightDecay', weightDecay, 0, Number.POSITIVE_INFINITY);
   return {
     init: (parameters) => ({ momentum: treeWith(parameters, zeroMoments(parameters)) }),
-    update(parameters, gradients, state, { learningRate }) {
+    update(parameters, gradients, state, { learningRate, decayTowards }) {
       const [gs, bs] = leavesAlike('sgd', parameters, { gradients, momentum: state.momentum }) as [
         Tensor[],
         Tensor[],
       ];
       const settings = settingsOf(parameters, groups, weightDecay);
+      const away = awayFrom('sgd', parameters, decayTowards);
       const next = treeLeaves(parameters).map((stored, i) => {
         const [before, { learningRateFactor, weightDecay: decay }] = [bs[i]!, settings[i]!];
         const p = inTypeOf(before, stored);
         const raw = inTypeOf(before, gs[i]!);
-        const g = decay === 0 ? raw : add(raw, mul(p, decay));
+        const g = decay === 0 ? raw : add(raw, mul(away(p, i), decay));
         const b = momentum === 0 ? g : add(mul(before, momentum), g);
         const direction = nesterov ? add(g, mul(b, momentum)) : b;
         const rate: Operand =

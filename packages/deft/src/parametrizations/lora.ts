@@ -51,7 +51,9 @@ export function lora(given: Partial<LoraOptions> = {}): Lora {
         const { lora_A, lora_B } = shapes(W0.shape);
         const stream = foldIn(key, 0);
         const A =
-          start === 'kaiming' ? kaimingUniform(lora_A, stream) : mul(randomNormal(stream, lora_A), 1 / rank);
+          start === 'kaiming'
+            ? kaimingUniform({ slope: Math.sqrt(5) })(lora_A, stream)
+            : mul(randomNormal(stream, lora_A), 1 / rank);
         return { lora_A: A, lora_B: zeros(lora_B) };
       }),
     changes: (thetas) =>
