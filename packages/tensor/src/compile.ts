@@ -11,10 +11,10 @@ import { type Device, getDevice, type Program, type Storage } from './device.ts'
 import { DisposedError, formatShapes, ShapeError } from './errors.ts';
 import { evaluate, storageOn } from './evaluate.ts';
 import { Lru } from './lru.ts';
-import { currentScope, own } from './scope.ts';
+import { currentScope, disown, own } from './scope.ts';
 import { sameShape } from './shape.ts';
 import { placeholder, requireAlive, serialNow, Tensor } from './tensor.ts';
-import { type Tree, treeLeaves, treeMap, treeWith, visitLeaves } from './tree.ts';
+import { isRecord, type Tree, treeBuilder, treeLeaves, treeWith, visitLeaves } from './tree.ts';
 
 export interface CompileOptions {
   /** Default: the device set when the function is first called. */
@@ -56,8 +56,9 @@ interface Traced<R> {
   readonly program: Program;
   /** Leaves that the function reached besides its arguments: inputs after those. */
   readonly captured: readonly Tensor[];
-  /** The result's tree, with a placeholder of the right shape for each tensor. */
-  readonly result: R;
+  /** The result of the given tensors, and what those are. */
+  readonly result: (outputs: readonly Tensor[]) => R;
+  readonly outputs: readonly Pick<Tensor, 'shape' | 'dtype'>[];
   readonly donations: ReadonlyMap<number, number>;
   /** Storages that small host arguments are written to, and whose values they hold. */
   readonly staged: Map<number, { readonly storage: Storage; holds: Tensor }>;
@@ -77,10 +78,9 @@ export function compile<A extends readonly Tree[], R extends Tree>(
     evicted.then(release, () => {});
   });
 
-  const prepare = async (args: A): Promise<Traced<R>> => {
+  const prepare = async (args: A, key = signatureOf(args, [])): Promise<Traced<R>> => {
     if (disposed) throw new DisposedError('compile: the compiled function was disposed');
     device ??= getDevice();
-    const key = signatureOf(args);
     const ready = known.get(key);
     if (ready) return ready;
     const traced = trace(fn, args, device, options.donate ?? {});
@@ -91,9 +91,10 @@ export function compile<A extends readonly Tree[], R extends Tree>(
 
   const call = async (...args: A): Promise<R> => {
     const scope = currentScope();
-    const leaves = treeLeaves(args);
+    const leaves: Tensor[] = [];
+    const key = signatureOf(args, leaves);
     for (const leaf of leaves) requireAlive('compile', leaf);
-    const traced = await prepare(args);
+    const traced = await prepare(args, key);
     await evaluate(leaves, device);
     return run(traced, leaves, device!, scope);
   };
@@ -118,14 +119,21 @@ function release({ program, staged }: Traced<unknown>): void {
   for (const { storage } of staged.values()) storage.dispose();
 }
 
-/** Text that is equal for arguments that one program serves. @throws TypeError naming the path of an unsupported value */
-function signatureOf(args: readonly Tree[]): string {
-  visitLeaves(args, () => {});
+/**
+ * Text that is equal for arguments that one program serves; their tensors, in the order of `treeLeaves`, are added to
+ * `leaves`.
+ * @throws TypeError naming the path of an unsupported value
+ */
+function signatureOf(args: readonly Tree[], leaves: Tensor[]): string {
   const describe = (tree: Tree): string => {
-    if (tree instanceof Tensor) return `${tree.dtype}(${tree.shape.join(',')})`;
+    if (tree instanceof Tensor) {
+      leaves.push(tree);
+      return `${tree.dtype}(${tree.shape.join(',')})`;
+    }
     if (Array.isArray(tree)) return `[${tree.map(describe).join(',')}]`;
     if (typeof tree === 'number') return Object.is(tree, -0) ? '-0' : String(tree);
     if (typeof tree !== 'object' || tree === null) return JSON.stringify(tree) ?? 'undefined';
+    if (!isRecord(tree)) visitLeaves(args, () => {}); // throws, with the path
     const record = tree as { readonly [key: string]: Tree };
     const fields = Object.keys(record).sort();
     return `{${fields.map((field) => `${JSON.stringify(field)}:${describe(record[field])}`).join(',')}}`;
@@ -145,7 +153,6 @@ async function trace<A extends readonly Tree[], R extends Tree>(
   if (traced instanceof Promise)
     throw new TypeError('compile: the function must be synchronous; it returned a promise');
   const outputs = treeLeaves(traced);
-  const result = treeMap(({ shape, dtype }) => placeholder(shape, dtype), traced);
   const donations = matchDonations(args, traced, donate);
 
   const captured = capturedBy(outputs, placeholders, began);
@@ -153,7 +160,8 @@ async function trace<A extends readonly Tree[], R extends Tree>(
   const inputs = [...placeholders, ...captured];
   for (const leaf of captured) storageOn('compile', device, leaf);
   const program = await device.prepare(detachedGraph({ inputs, outputs, donations }));
-  return { program, captured, result, donations, staged: new Map() };
+  const stored = outputs.map(({ shape, dtype }) => ({ shape, dtype }));
+  return { program, captured, result: treeBuilder(traced), outputs: stored, donations, staged: new Map() };
 }
 
 /** The tensors from before the trace that the outputs are computed from, and leaves made within it. */
@@ -222,7 +230,7 @@ function run<R extends Tree>(
   device: Device,
   scope: Set<Tensor> | undefined,
 ): R {
-  const { program, captured, result, donations, staged } = traced;
+  const { program, captured, result, outputs, donations, staged } = traced;
   const donated = new Set(donations.values());
   for (const leaf of [...leaves, ...captured]) requireAlive('compile', leaf);
   const inputs = [
@@ -241,16 +249,20 @@ function run<R extends Tree>(
     }
   }
   const storages = program.run(inputs);
-  for (const i of donated) leaves[i]!.source = { kind: 'gone', why: 'it was donated to a compiled function' };
-  let next = 0;
-  return treeMap(({ shape, dtype }) => {
-    const storage = storages[next]!;
-    next += 1;
+  for (const i of donated) {
+    disown(inputs[i]!);
+    leaves[i]!.source = donatedSource;
+  }
+  const tensors = storages.map((storage, i) => {
+    const { shape, dtype } = outputs[i]!;
     const tensor = new Tensor(shape, dtype, { kind: 'stored', storage });
     own(tensor, storage, scope);
     return tensor;
-  }, result);
+  });
+  return result(tensors);
 }
+
+const donatedSource = { kind: 'gone', why: 'it was donated to a compiled function' } as const;
 
 /** The storage of an argument; a small one on the host is written into a storage that is used again. */
 function bind(leaf: Tensor, position: number, device: Device, staged: Traced<unknown>['staged']): Storage {

@@ -36,10 +36,13 @@ export function currentScope(): Set<Tensor> | undefined {
 /** @internal Gives a tensor, computed into a storage of its own, to a scope. */
 export function own(computed: Tensor, storage: Storage, scope: Set<Tensor> | undefined): void {
   scope?.add(computed);
-  // A donated storage changes its owner: the old one's end is no longer the storage's.
-  forgotten.unregister(storage);
-  forgottenUploads.unregister(storage);
   forgotten.register(computed, storage, storage);
+}
+
+/** @internal A donated storage changes its owner: the old one's end is no longer the storage's. */
+export function disown(donated: Storage): void {
+  forgotten.unregister(donated);
+  forgottenUploads.unregister(donated);
 }
 
 /** @internal Ties the upload of a host tensor's values to the tensor's life. */

@@ -12,7 +12,8 @@ export type Tree =
   | readonly Tree[]
   | { readonly [key: string]: Tree };
 
-function isRecord(tree: unknown): tree is { readonly [key: string]: Tree } {
+/** Whether a value is a record, whose fields are trees: no instance of a class. */
+export function isRecord(tree: unknown): tree is { readonly [key: string]: Tree } {
   if (typeof tree !== 'object' || tree === null) return false;
   const prototype = Object.getPrototypeOf(tree);
   return prototype === Object.prototype || prototype === null;
@@ -75,13 +76,42 @@ export function treeMap<T extends Tree>(change: (leaf: Tensor, path: string) => 
   return walk(tree, '') as T;
 }
 
-/** The same tree with the given tensors in the places of its own, in order. */
+/**
+ * A function that gives the same tree with other tensors, in order, in the places of its own. It walks no tree that it
+ * has walked before, so compiled functions can afford it at every call.
+ * @throws TypeError
+ */
+export function treeBuilder<T extends Tree>(tree: T): (leaves: readonly Tensor[]) => T {
+  let count = 0;
+  const builderOf = (node: Tree): ((leaves: readonly Tensor[]) => Tree) => {
+    if (node instanceof Tensor) {
+      const place = count;
+      count += 1;
+      return (leaves) => leaves[place]!;
+    }
+    if (Array.isArray(node)) {
+      const children = node.map((child) => builderOf(child as Tree));
+      return (leaves) => children.map((child) => child(leaves));
+    }
+    if (!isRecord(node)) return () => node;
+    // Counted in sorted order, like treeLeaves; kept in the order written.
+    const sorted = new Map(
+      Object.keys(node)
+        .sort()
+        .map((key) => [key, builderOf(node[key]!)]),
+    );
+    const fields = Object.keys(node).map((key) => [key, sorted.get(key)!] as const);
+    return (leaves) => Object.fromEntries(fields.map(([key, child]) => [key, child(leaves)]));
+  };
+  visitLeaves(tree, () => {});
+  const build = builderOf(tree);
+  return (leaves) => {
+    if (leaves.length !== count) throw new Error(`internal: ${leaves.length} tensors for a tree of ${count}`);
+    return build(leaves) as T;
+  };
+}
+
+/** The same tree with the given tensors in the places of its own, in order. @throws TypeError */
 export function treeWith<T extends Tree>(tree: T, leaves: readonly Tensor[]): T {
-  let next = 0;
-  return treeMap(() => {
-    const leaf = leaves[next];
-    next += 1;
-    if (leaf === undefined) throw new Error(`internal: a tree of more than ${leaves.length} tensors`);
-    return leaf;
-  }, tree);
+  return treeBuilder(tree)(leaves);
 }
