@@ -30,15 +30,16 @@ export function interpretPlan(plan: Plan, inputs: readonly ArrayLike<number>[]):
 /** A point of the index space; `stamp` changes with it, so that shared subexpressions are computed once. */
 interface Point {
   index: number[];
-  folded: number;
+  /** The folded value, in rows those of all folds. */
+  folded: readonly number[];
   stamp: number;
 }
 type Evaluator = (point: Point) => number;
 
 function runKernel(kernel: Kernel, buffers: readonly Float64Array[]): void {
   const bound = kernel.bindings.map(({ buffer }) => buffers[buffer]!);
-  const point: Point = { index: [], folded: 0, stamp: 0 };
-  const at = (evaluate: Evaluator, index: number[], folded = 0): number => {
+  const point: Point = { index: [], folded: [], stamp: 0 };
+  const at = (evaluate: Evaluator, index: number[], ...folded: number[]): number => {
     Object.assign(point, { index, folded, stamp: point.stamp + 1 });
     return evaluate(point);
   };
@@ -67,6 +68,33 @@ function runKernel(kernel: Kernel, buffers: readonly Float64Array[]): void {
           best = kernel.fold === 'sum' ? wrap(kernel.body.type, best + value) : Math.max(best, value);
         });
         store(kernel.output, i, at(epilogue, outer, kernel.fold === 'argmax' ? position : best));
+      });
+      return;
+    }
+    case 'rows': {
+      const folds = kernel.folds.map(({ fold, body }) => ({
+        fold,
+        type: body.type,
+        body: compile(body, bound),
+      }));
+      const outputs = kernel.outputs.map((output) => ({ output, evaluate: compile(output.expr, bound) }));
+      const length = numel(kernel.reduced);
+      forEachIndex(kernel.shape, (outer, row) => {
+        const folded: number[] = [];
+        for (const { fold, type, body } of folds) {
+          let best = fold === 'sum' ? 0 : lowest(type);
+          forEachIndex(kernel.reduced, (inner) => {
+            const value = at(body, [...outer, ...inner], ...folded);
+            best = fold === 'sum' ? wrap(type, best + value) : Math.max(best, value);
+          });
+          folded.push(best);
+        }
+        forEachIndex(kernel.reduced, (inner, j) => {
+          const values = outputs.map(({ evaluate }) => at(evaluate, [...outer, ...inner], ...folded));
+          for (const [o, { output }] of outputs.entries()) {
+            store(output, output.per === 'row' ? row : row * length + j, values[o]!);
+          }
+        });
       });
       return;
     }
@@ -178,7 +206,7 @@ function compileNode(
     case 'inside':
       return ({ index }) => (inside(expr.guards, index) ? 1 : 0);
     case 'folded':
-      return ({ folded }) => folded;
+      return ({ folded }) => folded[expr.fold ?? 0]!;
     case 'unary': {
       const x = visit(expr.x);
       return (point) => wrap(expr.type, unary[expr.op](x(point)));

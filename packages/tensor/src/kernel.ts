@@ -1,12 +1,13 @@
 /**
  * The kernel language: what the compiler lowers graphs to and what the WebGPU and wasm backends generate code from.
  *
- * A kernel is one of four loops around expressions. An expression is a value at each point of the kernel's index
+ * A kernel is one of five loops around expressions. An expression is a value at each point of the kernel's index
  * space; it reads buffers through views, so movement costs no copy. Expressions are DAGs: the same object met twice
  * is the same value, to be computed once.
  *
  *   map       out[x]     = expr(x)                                        several outputs over one index space
  *   reduce    out[x]     = epilogue(x, fold over r of body(x, r))          r varies fastest, row-major
+ *   rows      several folds over the same rows, each of which may use those before it, then outputs per row or element
  *   contract  out[b,m,n] = epilogue(b,m,n, sum over k of A[b,m,k] B[b,k,n])
  *   scatter   out[o,i,d] = sum over j with index[j] = i of values[o,j,d]
  *
@@ -107,8 +108,8 @@ export type Expr =
       readonly key1: Expr;
       readonly counter: Expr;
     }
-  /** In an epilogue: the folded or contracted value. */
-  | { readonly kind: 'folded'; readonly type: Scalar };
+  /** In an epilogue: the folded or contracted value. In rows: the result of fold `fold`. */
+  | { readonly kind: 'folded'; readonly type: Scalar; readonly fold?: number };
 
 /** Where an expression's value goes: element x of a row-major buffer over the kernel's output shape. */
 export interface Output {
@@ -143,6 +144,22 @@ export interface ReduceKernel extends KernelBase {
   readonly output: Output;
 }
 
+/** A result of rows: a value for each row, whose expression has one value along the row, or for each element. */
+export interface RowsOutput extends Output {
+  readonly per: 'row' | 'element';
+}
+
+export interface RowsKernel extends KernelBase {
+  readonly kind: 'rows';
+  /** Index space of the rows. */
+  readonly shape: Shape;
+  /** Extents of one row. Every expression is over [...shape, ...reduced]. */
+  readonly reduced: Shape;
+  /** In order: a body may use the results of the folds before it. */
+  readonly folds: readonly { readonly fold: 'sum' | 'max'; readonly body: Expr }[];
+  readonly outputs: readonly RowsOutput[];
+}
+
 export interface ContractKernel extends KernelBase {
   readonly kind: 'contract';
   readonly batch: Shape;
@@ -170,13 +187,13 @@ export interface ScatterKernel extends KernelBase {
   readonly output: Output;
 }
 
-export type Kernel = MapKernel | ReduceKernel | ContractKernel | ScatterKernel;
+export type Kernel = MapKernel | ReduceKernel | RowsKernel | ContractKernel | ScatterKernel;
 
 /**
  * A buffer of a plan. `input` i is bound to the caller's i-th storage, `output` i to the storage of the i-th result,
  * and temporaries live in arena slots that the program owns; two temporaries share a slot when they are never live
  * at once. An output may reuse an input's storage (`donated`): its kernels run after the last read of that input,
- * or read it only at the very element that they write.
+ * or read it only at the very element that they write (rows: within the row, all folds before the first store).
  */
 export type PlanBuffer = { readonly dtype: DType; readonly length: number } & (
   | { readonly role: 'input'; readonly index: number }

@@ -68,9 +68,9 @@ function shared(plan: Plan): Plan {
   const move = <T extends { readonly buffer: number }>(of: T): T => ({ ...of, buffer: places[of.buffer]! });
   const kernels = plan.kernels.map((kernel): Kernel => {
     const bindings = kernel.bindings.map(move);
-    return kernel.kind === 'map'
-      ? { ...kernel, bindings, outputs: kernel.outputs.map(move) }
-      : { ...kernel, bindings, output: move(kernel.output) };
+    if (kernel.kind === 'map') return { ...kernel, bindings, outputs: kernel.outputs.map(move) };
+    if (kernel.kind === 'rows') return { ...kernel, bindings, outputs: kernel.outputs.map(move) };
+    return { ...kernel, bindings, output: move(kernel.output) };
   });
   const buffers = plan.buffers.map((buffer, i) => ({ ...buffer, length: lengths[i]! }));
   return { ...plan, kernels, buffers, outputs: plan.outputs.map((buffer) => places[buffer]!) };

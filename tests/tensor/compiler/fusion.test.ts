@@ -1,3 +1,4 @@
+import { valueAndGrad } from '@deftjs/autograd';
 import * as ops from '@deftjs/tensor';
 import { describe, expect, it } from 'vitest';
 import { lower } from '../../../packages/tensor/src/compiler/lower.ts';
@@ -27,11 +28,32 @@ async function expectKernels(outputs: readonly Tensor[], count: number): Promise
 }
 
 describe('fusion', () => {
-  it('computes softmax in three kernels', () => expectKernels([ops.softmax(filled([4, 7]))], 3));
-  it('computes a layer norm in three kernels', () =>
-    expectKernels([ops.layerNorm(filled([4, 7]), filled([7], 2), filled([7], 3))], 3));
-  it('computes a group norm with silu in three kernels', () =>
-    expectKernels([ops.silu(ops.groupNorm(filled([2, 4, 3, 3]), 2, filled([4], 2), filled([4], 3)))], 3));
+  const rowwise: { readonly [name: string]: (x: Tensor) => Tensor } = {
+    softmax: (x) => ops.softmax(x),
+    'log softmax': (x) => ops.logSoftmax(x),
+    'a layer norm': (x) => ops.layerNorm(x, filled([36], 2), filled([36], 3)),
+    'a group norm with silu': (x) => {
+      const pixels = ops.reshape(x, [2, 4, 6, 6]);
+      return ops.silu(ops.groupNorm(pixels, 2, filled([4], 2), filled([4], 3)));
+    },
+    'an RMS norm of a sum': (x) => ops.rmsNorm(ops.add(x, 1), filled([36], 2)),
+  };
+  for (const [name, f] of Object.entries(rowwise)) {
+    it(`computes ${name} in one kernel`, () => expectKernels([f(filled([8, 36]))], 1));
+    it(`computes the input gradient of ${name} in one kernel`, () => {
+      const x = filled([8, 36]);
+      const { gradient } = valueAndGrad((v: Tensor) => ops.sum(ops.mul(f(v), filled(f(x).shape, 5))))(x);
+      return expectKernels([gradient], 1);
+    });
+  }
+  it('keeps a softmax of few long rows in kernels that all threads share', () =>
+    expectKernels([ops.softmax(filled([2, 10000]))], 3));
+  it('saves the mean and scale of a norm with it, for its gradient', async () => {
+    const x = filled([8, 36]);
+    const y = ops.standardize(x, -1, 1e-5);
+    const { gradient } = valueAndGrad((v: Tensor) => ops.sum(ops.square(ops.standardize(v, -1, 1e-5))))(x);
+    await expectKernels([y, gradient], 1);
+  });
   it('computes a convolution with bias and silu in one kernel', () =>
     expectKernels(
       [ops.silu(conv2d(filled([2, 3, 5, 5]), filled([4, 3, 3, 3], 2), filled([4], 3), { padding: 1 }))],

@@ -3,9 +3,9 @@ import { afterAll, beforeAll, describe, test } from 'vitest';
 import { openWasmNode } from '../../../packages/tensor/src/node/wasm.ts';
 import type { WasmDevice } from '../../../packages/tensor/src/wasm/index.ts';
 import { expectAgreement } from '../webgpu/agreement.ts';
-import { contracts, convolutions, maps, reduces, scatters } from '../webgpu/plans.ts';
+import { contracts, convolutions, maps, reduces, rows, scatters } from '../webgpu/plans.ts';
 
-const kinds = { maps, reduces, contracts, convolutions, scatters };
+const kinds = { maps, reduces, rows, contracts, convolutions, scatters };
 
 describe('on two threads with fused multiply-add, kernels agree with the interpreter', () => {
   let device: WasmDevice;

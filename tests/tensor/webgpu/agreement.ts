@@ -41,7 +41,7 @@ export async function expectAgreement(device: PlanDevice, kernels: readonly AddK
   results.forEach((got, o) => {
     const { dtype } = plan.buffers[plan.outputs[o]!]!;
     const label = plan.kernels.find((kernel) =>
-      (kernel.kind === 'map' ? kernel.outputs : [kernel.output]).some(
+      ('outputs' in kernel ? kernel.outputs : [kernel.output]).some(
         ({ buffer }) => buffer === plan.outputs[o],
       ),
     )!.label;

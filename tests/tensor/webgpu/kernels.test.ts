@@ -3,9 +3,9 @@ import { afterAll, beforeAll, test } from 'vitest';
 import { openWebGPU, type WebGPUDevice } from '../../../packages/tensor/src/webgpu/index.ts';
 import { describeWebGPU, testAdapter } from '../../support/webgpu.ts';
 import { expectAgreement } from './agreement.ts';
-import { contracts, convolutions, maps, reduces, scatters } from './plans.ts';
+import { contracts, convolutions, maps, reduces, rows, scatters } from './plans.ts';
 
-const kinds = { maps, reduces, contracts, convolutions, scatters };
+const kinds = { maps, reduces, rows, contracts, convolutions, scatters };
 
 describeWebGPU('kernels agree with the interpreter', () => {
   let device: WebGPUDevice;

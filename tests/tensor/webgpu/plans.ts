@@ -327,7 +327,7 @@ function bindable(kernels: Arbitrary<AddKernel>): Arbitrary<AddKernel> {
     const builder = new PlanBuilder();
     add(builder);
     return builder.build().plan.kernels.every(({ bindings, ...rest }) => {
-      const outputs = rest.kind === 'map' ? rest.outputs.length : 1;
+      const outputs = 'outputs' in rest ? rest.outputs.length : 1;
       return bindings.length + outputs <= 8;
     });
   });
@@ -376,6 +376,71 @@ export const reduces: Arbitrary<AddKernel> = bindable(
         }),
     ),
 );
+
+/** A number in (-1, 1) that tells a fold's result. */
+const boundedFold = (fold: number): Expr => {
+  const result: Expr = { kind: 'folded', type: 'f32', fold };
+  return binary('div', result, binary('add', constant(1), unary('abs', result)));
+};
+
+/** Folds that may use those before them and share a dear expression with the outputs; each output per row or element. */
+export const rows: Arbitrary<AddKernel> = bindable(
+  fc
+    .record({
+      shape: shapes(0, 2),
+      reduced: fc.oneof(shapes(1, 2), fc.constantFrom([64], [3, 36], [2500])),
+      folds: fc.array(fc.constantFrom('sum', 'max' as const), { minLength: 1, maxLength: 3 }),
+      choices: fc.array(fc.boolean(), { minLength: 16, maxLength: 16 }),
+      outputs: fc.array(fc.tuple(fc.constantFrom('row', 'element' as const), storedFloat), {
+        minLength: 1,
+        maxLength: 2,
+      }),
+    })
+    .filter(({ shape, reduced }) => numel(shape) * numel(reduced) <= 20000)
+    .chain(({ shape, reduced, folds, choices, outputs }) => {
+      const full = [...shape, ...reduced];
+      return fc
+        .tuple(floatsOf(full), loadsOf(full, storedFloat), loadsOf(shape, storedFloat))
+        .map(([dear, element, row]) => (plan) => {
+          const uses = choices.values();
+          const shared = unary('exp', unary('tanh', dear(plan)));
+          const own = element(plan);
+          const ofRow = alongRows(row(plan), full);
+          const mixed = (start: Expr, before: number): Expr =>
+            folds
+              .slice(0, before)
+              .map((_, fold) => fold)
+              .filter(() => uses.next().value)
+              .reduce((sum, fold) => binary('sub', sum, boundedFold(fold)), start);
+          const bodies = folds.map((fold, i) => ({
+            fold,
+            body: mixed(uses.next().value ? binary('mul', shared, ofRow) : own, i),
+          }));
+          plan.kernel({
+            kind: 'rows',
+            label: `rows ${shape}|${reduced}`,
+            shape,
+            reduced,
+            folds: bodies,
+            outputs: outputs.map(([per, dtype]) => ({
+              per,
+              dtype,
+              expr: mixed(per === 'row' ? ofRow : binary('mul', shared, own), folds.length),
+              buffer: plan.output(dtype, numel(per === 'row' ? shape : full)),
+            })),
+          });
+        });
+    }),
+);
+
+/** A load of rows, repeated along each of them. */
+function alongRows(load: Expr, full: Shape): Expr {
+  if (load.kind !== 'load') throw new Error('expected a load');
+  const { view } = load;
+  const repeated = (strides: readonly number[]) => full.map((_, axis) => strides[axis] ?? 0);
+  const guards = view.guards.map((guard) => ({ ...guard, strides: repeated(guard.strides) }));
+  return { ...load, view: { ...view, shape: full, strides: repeated(view.strides), guards } };
+}
 
 export const contracts: Arbitrary<AddKernel> = bindable(
   fc

@@ -4,7 +4,7 @@
  */
 import { bytesPerElement } from '../dtype.ts';
 import type { Expr, Kernel, MapKernel, Output } from '../kernel.ts';
-import type { Shape } from '../shape.ts';
+import { numel, type Shape } from '../shape.ts';
 import { readsOf } from './expression.ts';
 
 export type Draft = Kernel;
@@ -14,7 +14,7 @@ export const maxBuffers = 8;
 
 /** What the kernel writes. */
 export function outputsOf(draft: Draft): readonly Output[] {
-  return draft.kind === 'map' ? draft.outputs : [draft.output];
+  return 'outputs' in draft ? draft.outputs : [draft.output];
 }
 
 /** The values that the kernel writes. */
@@ -22,12 +22,14 @@ export function writesOf(draft: Draft): number[] {
   return outputsOf(draft).map(({ buffer }) => buffer);
 }
 
-/** The index space of the kernel's outputs. */
+/** The index space of the expressions of the kernel's outputs. */
 export function shapeOf(draft: Draft): Shape {
   switch (draft.kind) {
     case 'map':
     case 'reduce':
       return draft.shape;
+    case 'rows':
+      return [...draft.shape, ...draft.reduced];
     case 'contract':
       return [...draft.batch, ...draft.m, ...draft.n];
     case 'scatter':
@@ -35,16 +37,27 @@ export function shapeOf(draft: Draft): Shape {
   }
 }
 
+/** Elements that the kernel writes to each of its outputs. */
+export function lengthsOf(draft: Draft): number[] {
+  if (draft.kind !== 'rows') return outputsOf(draft).map(() => numel(shapeOf(draft)));
+  return draft.outputs.map(({ per }) => numel(per === 'row' ? draft.shape : shapeOf(draft)));
+}
+
 /** The expressions that the kernel evaluates. */
 export function expressionsOf(draft: Draft): Expr[] {
   const outputs = outputsOf(draft).map(({ expr }) => expr);
+  if (draft.kind === 'rows') return [...draft.folds.map(({ body }) => body), ...outputs];
   return draft.kind === 'reduce' ? [draft.body, ...outputs] : outputs;
 }
 
 /** The kernel with each of its expressions changed. */
 export function withExpressions(draft: Draft, change: (expr: Expr) => Expr): Draft {
-  const changed = (output: Output): Output => ({ ...output, expr: change(output.expr) });
+  const changed = <T extends Output>(output: T): T => ({ ...output, expr: change(output.expr) });
   if (draft.kind === 'map') return { ...draft, outputs: draft.outputs.map(changed) };
+  if (draft.kind === 'rows') {
+    const folds = draft.folds.map(({ fold, body }) => ({ fold, body: change(body) }));
+    return { ...draft, folds, outputs: draft.outputs.map(changed) };
+  }
   const output = changed(draft.output);
   return draft.kind === 'reduce' ? { ...draft, body: change(draft.body), output } : { ...draft, output };
 }

@@ -65,6 +65,17 @@ export function walk(...roots: readonly Expr[]): Expr[] {
   return [...seen];
 }
 
+/** The expression with other ones in place of some of its parts. */
+export function substituted(root: Expr, others: ReadonlyMap<Expr, Expr>): Expr {
+  const done = new Map<Expr, Expr>();
+  const visit = (expr: Expr): Expr => {
+    const known = done.get(expr) ?? others.get(expr) ?? withOperands(expr, operandsOf(expr).map(visit));
+    done.set(expr, known);
+    return known;
+  };
+  return visit(root);
+}
+
 const knownReads = new WeakMap<Expr, readonly (Load | Gather)[]>();
 
 function readsUnder(expr: Expr): readonly (Load | Gather)[] {
@@ -128,6 +139,8 @@ export class Expressions {
       case 'unary':
       case 'binary':
         return `${head} ${expr.op}`;
+      case 'folded':
+        return `${head} ${expr.fold}`;
       default:
         return head;
     }
@@ -205,9 +218,14 @@ export class Expressions {
 
   /** The expression with some of the loads replaced. */
   replace(expr: Expr, replacement: (load: Load) => Expr | null): Expr {
+    return this.rewrite(expr, (part) => (part.kind === 'load' ? replacement(part) : null));
+  }
+
+  /** The expression with some of its parts replaced by others. */
+  rewrite(expr: Expr, replacement: (part: Expr) => Expr | null): Expr {
     const done = new Map<Expr, Expr>();
     for (const part of walk(expr)) {
-      const other = part.kind === 'load' ? replacement(part) : null;
+      const other = replacement(part);
       const operands = operandsOf(part).map((operand) => done.get(operand)!);
       done.set(part, other ?? this.of(withOperands(part, operands)));
     }
@@ -230,4 +248,22 @@ function viewKey(view: View): string {
 /** Whether a read of a value of `length` elements takes each of them at the very place where it is. */
 export function isWhole(load: Load, length: number): boolean {
   return isContiguous(load.view) && numel(load.view.shape) === length;
+}
+
+/** Whether an expression has one value along all axes from the given one on. */
+export function isUniformAlong(root: Expr, start: number): boolean {
+  const isConstant = ({ strides }: Affine): boolean => strides.slice(start).every((stride) => stride === 0);
+  return walk(root).every((expr) => {
+    switch (expr.kind) {
+      case 'load':
+      case 'gather':
+        return isConstant(expr.view) && expr.view.guards.every(isConstant);
+      case 'coordinate':
+        return isConstant(expr);
+      case 'inside':
+        return expr.guards.every(isConstant);
+      default:
+        return true;
+    }
+  });
 }

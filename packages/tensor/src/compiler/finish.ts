@@ -26,7 +26,7 @@ function finishKernel(
     }
     return done.get(root)!;
   };
-  const finishOutput = (output: Output): Output => ({
+  const finishOutput = <T extends Output>(output: T): T => ({
     ...output,
     buffer: bufferOf(output.buffer),
     expr: bind(output.expr),
@@ -40,6 +40,10 @@ function finishKernel(
       return { ...draft, bindings, outputs: draft.outputs.map(finishOutput) };
     case 'reduce':
       return { ...draft, bindings, body: bind(draft.body), output: finishOutput(draft.output) };
+    case 'rows': {
+      const folds = draft.folds.map(({ fold, body }) => ({ fold, body: bind(body) }));
+      return { ...draft, bindings, folds, outputs: draft.outputs.map(finishOutput) };
+    }
     case 'contract':
       return {
         ...draft,

@@ -20,6 +20,7 @@ import { Expressions, isWhole, type Load, readsOf, type ViewMap, walk } from './
 import type { Ir, Node } from './ir.ts';
 import { mergeMaps } from './merge.ts';
 import { orderLoops, orderMaps } from './order.ts';
+import { joinRows } from './rows.ts';
 
 /** Larger expressions are cut: compilers of shaders and registers have limits. */
 const maxExpressionSize = 64;
@@ -42,7 +43,8 @@ export function fuse(ir: Ir): Fusion {
   const { drafts: found, late } = withoutSeconds(builder.drafts, builder.seconds, expressions);
   let drafts = neededDrafts(readThroughCopies(found), outputs);
   for (const pass of [orderLoops, orderMaps, foldEpilogues]) drafts = pass(drafts, outputs, expressions);
-  return { drafts: mergeMaps(drafts, outputs, expressions, late), outputs, expressions };
+  for (const pass of [joinRows, mergeMaps]) drafts = pass(drafts, outputs, expressions, late);
+  return { drafts, outputs, expressions };
 }
 
 /**

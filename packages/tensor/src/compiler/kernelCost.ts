@@ -3,6 +3,7 @@
 import { bytesPerElement } from '../dtype.ts';
 import type { Expr, Kernel } from '../kernel.ts';
 import { numel } from '../shape.ts';
+import { expressionsOf, lengthsOf, outputsOf, shapeOf } from './drafts.ts';
 import { readsOf, walk } from './expression.ts';
 
 export interface Cost {
@@ -23,10 +24,11 @@ export function costOf(kernel: Kernel): Cost {
     const varying = view.shape.filter((_, axis) => kind === 'gather' || view.strides[axis] !== 0);
     touch(binding, numel(varying));
   }
-  let written = 0;
-  for (const { dtype } of kernel.kind === 'map' ? kernel.outputs : [kernel.output]) {
-    written += outputLength(kernel) * bytesPerElement(dtype);
-  }
+  const lengths = lengthsOf(kernel);
+  const written = outputsOf(kernel).reduce(
+    (sum, { dtype }, i) => sum + lengths[i]! * bytesPerElement(dtype),
+    0,
+  );
   if (kernel.kind === 'contract') {
     for (const { binding, view } of [kernel.a, kernel.b]) {
       touch(binding, numel(view.shape.filter((_, axis) => view.strides[axis] !== 0)));
@@ -40,25 +42,8 @@ export function costOf(kernel: Kernel): Cost {
   return { flops: flopsOf(kernel), bytes: read + written };
 }
 
-function expressionsOf(kernel: Kernel): Expr[] {
-  if (kernel.kind === 'map') return kernel.outputs.map(({ expr }) => expr);
-  return kernel.kind === 'reduce' ? [kernel.body, kernel.output.expr] : [kernel.output.expr];
-}
-
-function outputLength(kernel: Kernel): number {
-  switch (kernel.kind) {
-    case 'map':
-    case 'reduce':
-      return numel(kernel.shape);
-    case 'contract':
-      return numel([...kernel.batch, ...kernel.m, ...kernel.n]);
-    case 'scatter':
-      return kernel.outer * kernel.extent * kernel.inner;
-  }
-}
-
 function flopsOf(kernel: Kernel): number {
-  const results = outputLength(kernel);
+  const results = numel(shapeOf(kernel));
   switch (kernel.kind) {
     case 'map':
       return results * arithmetic(...kernel.outputs.map(({ expr }) => expr));
@@ -66,6 +51,8 @@ function flopsOf(kernel: Kernel): number {
       return (
         results * (numel(kernel.reduced) * (1 + arithmetic(kernel.body)) + arithmetic(kernel.output.expr))
       );
+    case 'rows':
+      return results * (kernel.folds.length + arithmetic(...expressionsOf(kernel)));
     case 'contract':
       return results * (2 * numel(kernel.k) + arithmetic(kernel.output.expr));
     case 'scatter':

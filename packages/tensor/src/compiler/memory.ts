@@ -2,7 +2,7 @@
  * Arena slots for temporaries. A temporary lives from the kernel that writes it to the last that reads it; two share
  * a slot when one of them dies before the other is born.
  *
- * In place: a map kernel may write over a temporary that it reads for the last time, at the very element it writes.
+ * In place: a map kernel, or rows, may write over a temporary that it reads for the last time, at the very element it writes.
  * Then both are one resident of the arena, which lives as long as both.
  *
  * Residents are placed by size, largest first, so that a slot fits all that come later (greedy by size, Pisarchyk
@@ -63,14 +63,14 @@ function findResidents(
   const residents = new Map<number, Resident>();
   drafts.forEach((draft, time) => {
     const dying = valuesRead(draft).filter((value) => residents.has(value) && lastRead.get(value) === time);
-    const reusable = dying.filter(
-      (value) => draft.kind === 'map' && readsOnlyWhatItWrites(draft, value, numel(avals[value]!.shape)),
-    );
+    const reusable = dying.filter((value) => readsOnlyWhatItWrites(draft, value, numel(avals[value]!.shape)));
     for (const value of writesOf(draft)) {
       if (kept.has(value)) continue;
       const { dtype, shape } = avals[value]!;
       const death = lastRead.get(value) ?? time;
-      const same = reusable.findIndex((from) => avals[from]!.dtype === dtype);
+      const same = reusable.findIndex(
+        (from) => avals[from]!.dtype === dtype && numel(avals[from]!.shape) === numel(shape),
+      );
       if (same < 0) {
         residents.set(value, { bytes: storedBytes(dtype, numel(shape)), birth: time, death, slot: -1 });
         continue;

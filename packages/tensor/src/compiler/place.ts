@@ -9,7 +9,7 @@
 import type { Aval } from '../op.ts';
 import { scalarOf } from '../ops/elementwise.ts';
 import { numel } from '../shape.ts';
-import { copyDraft, type Draft, expressionsOf, valuesRead, writesOf } from './drafts.ts';
+import { copyDraft, type Draft, expressionsOf, shapeOf, valuesRead, writesOf } from './drafts.ts';
 import { type Expressions, isWhole, readsOf } from './expression.ts';
 import type { Ir } from './ir.ts';
 
@@ -117,7 +117,7 @@ class Order {
 /** Whether the kernel reads the value of `length` elements, if at all, at each point only where it writes. */
 export function readsOnlyWhatItWrites(draft: Draft, value: number, length: number): boolean {
   if (!valuesRead(draft).includes(value)) return true;
-  if (draft.kind !== 'map' || numel(draft.shape) !== length) return false;
+  if ((draft.kind !== 'map' && draft.kind !== 'rows') || numel(shapeOf(draft)) !== length) return false;
   return readsOf(...expressionsOf(draft))
     .filter(({ binding }) => binding === value)
     .every((read) => read.kind === 'load' && isWhole(read, length));

@@ -1,9 +1,9 @@
 /** What must hold of every plan; tests give each plan through here. */
-import type { Expr, Kernel, Plan, PlanBuffer } from '../kernel.ts';
-import { numel, type Shape } from '../shape.ts';
+import type { Expr, Kernel, Plan, PlanBuffer, RowsKernel } from '../kernel.ts';
+import type { Shape } from '../shape.ts';
 import { isContiguous } from '../view.ts';
-import { expressionsOf, maxBuffers, outputsOf, shapeOf, storedBytes } from './drafts.ts';
-import { readsOf, walk } from './expression.ts';
+import { expressionsOf, lengthsOf, maxBuffers, outputsOf, shapeOf, storedBytes } from './drafts.ts';
+import { isUniformAlong, readsOf, walk } from './expression.ts';
 
 /**
  * Checks that each buffer is written once and before it is read, that no storage is overwritten while somebody still
@@ -38,12 +38,12 @@ export function validatePlan(plan: Plan): void {
         fail(`reads buffer ${buffer} after it was overwritten`);
       if (plan.buffers[buffer]!.dtype !== dtype) fail(`takes buffer ${buffer} for ${dtype}`);
     }
-    for (const { buffer, dtype } of outputsOf(kernel)) {
+    const lengths = lengthsOf(kernel);
+    for (const [i, { buffer, dtype }] of outputsOf(kernel).entries()) {
       const target = plan.buffers[buffer]!;
       if (target.role === 'input' || written.has(buffer)) fail(`writes buffer ${buffer} again`);
       if (target.dtype !== dtype) fail(`writes ${dtype} to buffer ${buffer}`);
-      if (target.length !== numel(shapeOf(kernel)))
-        fail(`writes ${numel(shapeOf(kernel))} elements to buffer ${buffer}`);
+      if (target.length !== lengths[i]) fail(`writes ${lengths[i]} elements to buffer ${buffer}`);
       checkInPlace(plan, kernel, target, fail);
     }
     for (const { buffer } of outputsOf(kernel)) {
@@ -79,7 +79,7 @@ function storageOf(buffer: PlanBuffer): string {
   return buffer.donated === undefined ? `output ${buffer.index}` : `input ${buffer.donated}`;
 }
 
-/** A kernel that reads the storage it writes must be a map that reads each element only where it writes it. */
+/** A kernel that reads the storage it writes must be a map, or rows, that reads each element only where it writes it. */
 function checkInPlace(
   plan: Plan,
   kernel: Kernel,
@@ -88,7 +88,7 @@ function checkInPlace(
 ): void {
   kernel.bindings.forEach(({ buffer }, binding) => {
     if (storageOf(plan.buffers[buffer]!) !== storageOf(target)) return;
-    if (kernel.kind !== 'map') fail(`reads buffer ${buffer} where it writes`);
+    if (kernel.kind !== 'map' && kernel.kind !== 'rows') fail(`reads buffer ${buffer} where it writes`);
     const reads = readsOf(...expressionsOf(kernel)).filter((read) => read.binding === binding);
     const inPlace = reads.every((read) => read.kind === 'load' && isContiguous(read.view));
     if (!inPlace || plan.buffers[buffer]!.length !== target.length)
@@ -109,7 +109,9 @@ function checkExpressions(kernel: Kernel, fail: (problem: string) => never): voi
       if (expr.kind === 'folded' && !epilogue) fail('a folded value outside an epilogue');
     }
   };
+  if (kernel.kind === 'rows') checkRows(kernel, fail);
   if (kernel.kind === 'reduce') check(kernel.body, [...kernel.shape, ...kernel.reduced], false);
+  if (kernel.kind === 'rows') for (const { body } of kernel.folds) check(body, shapeOf(kernel), true);
   for (const { expr } of outputsOf(kernel)) check(expr, shapeOf(kernel), kernel.kind !== 'map');
   if (kernel.kind !== 'contract') return;
   const { batch, m, n, k, a, b } = kernel;
@@ -117,4 +119,19 @@ function checkExpressions(kernel: Kernel, fail: (problem: string) => never): voi
     fail(`the left operand is over [${a.view.shape}]`);
   if (b.view.shape.join() !== [...batch, ...k, ...n].join())
     fail(`the right operand is over [${b.view.shape}]`);
+}
+
+/** Folds come before those that use them, and what is stored for a row is the same all along it. */
+function checkRows(kernel: RowsKernel, fail: (problem: string) => never): void {
+  const uses = (root: Expr): number[] =>
+    walk(root).flatMap((expr) => (expr.kind === 'folded' ? [expr.fold ?? Number.NaN] : []));
+  kernel.folds.forEach(({ body }, i) => {
+    if (!uses(body).every((fold) => fold < i)) fail(`fold ${i} uses one that comes later`);
+  });
+  for (const { expr, per } of kernel.outputs) {
+    if (!uses(expr).every((fold) => fold < kernel.folds.length))
+      fail('an output of a fold that is not there');
+    if (per === 'row' && !isUniformAlong(expr, kernel.shape.length))
+      fail('an output that changes along a row');
+  }
 }

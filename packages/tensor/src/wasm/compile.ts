@@ -6,6 +6,7 @@ import { ModuleBuilder } from './assembler.ts';
 import { writeContract } from './contract.ts';
 import { writeMap } from './map.ts';
 import { writeReduce } from './reduce.ts';
+import { writeRows } from './rows.ts';
 import { writeScatter } from './scatter.ts';
 import { writeMain } from './tape.ts';
 import type { Target, WrittenKernel } from './target.ts';
@@ -43,6 +44,8 @@ function writeKernel(target: Target, kernel: Kernel): WrittenKernel {
       return writeMap(target, kernel);
     case 'reduce':
       return writeReduce(target, kernel);
+    case 'rows':
+      return writeRows(target, kernel);
     case 'contract':
       return writeContract(target, kernel);
     case 'scatter':

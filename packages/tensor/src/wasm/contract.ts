@@ -323,7 +323,7 @@ function writeEpilogue(
           .get(source)
           .op(expressions.lanes === 4 ? 'v128.load' : 'v128.load32_splat', 0)
           .set(folded);
-        expressions.folded = { local: folded, level: 2 };
+        expressions.folded = [{ local: folded, level: 2 }];
         expressions.store(expressions.value(expr).local, expr.type, outputs[0]!, stored);
         expressions
           .section(2)

@@ -11,6 +11,7 @@ function spaceOf(kernel: Kernel): string {
     case 'map':
       return formatShape(kernel.shape);
     case 'reduce':
+    case 'rows':
       return `${formatShape(kernel.shape)} of ${formatShape(kernel.reduced)}`;
     case 'contract': {
       const [batch, m, n, k] = [kernel.batch, kernel.m, kernel.n, kernel.k].map(formatShape);

@@ -43,8 +43,8 @@ const marginBytes = 16384;
 export class Expressions {
   /** Lanes in use: 4, or 1 in the tail of a loop. */
   lanes: 1 | 4 = 4;
-  /** What 'folded' stands for. */
-  folded: Value | null = null;
+  /** What 'folded' stands for, by fold. */
+  folded: readonly Value[] = [];
   readonly context: Context;
   private readonly axes: readonly LoopAxis[];
   private readonly bindings: readonly Pointer[];
@@ -358,6 +358,12 @@ export class Expressions {
     return { local: compute(this.at(level)), level };
   }
 
+  private foldedValue({ fold }: Expr & { kind: 'folded' }): Value {
+    const value = this.folded[fold ?? 0];
+    if (!value) throw new Error("internal: 'folded' outside an epilogue");
+    return value;
+  }
+
   private compute(expr: Expr): Value {
     switch (expr.kind) {
       case 'load':
@@ -371,8 +377,7 @@ export class Expressions {
       case 'inside':
         return this.inside(expr.guards) ?? { local: this.at(0).i32(-1), level: 0 };
       case 'folded':
-        if (!this.folded) throw new Error("internal: 'folded' outside an epilogue");
-        return this.folded;
+        return this.foldedValue(expr);
       case 'unary': {
         const x = this.value(expr.x);
         return this.apply([x], (m) => unaryLanes(m, expr.op, expr.type, x.local));

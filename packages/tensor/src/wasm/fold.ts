@@ -30,6 +30,7 @@ export function identityLanes(m: Lanes, rule: FoldRule): Local {
 
 /** Four folds side by side, or one fold spread over four lanes. */
 export class Accumulator {
+  private readonly context: Context;
   private readonly m: Lanes;
   private readonly rule: FoldRule;
   private readonly sums: readonly Local[];
@@ -38,6 +39,7 @@ export class Accumulator {
 
   /** `ways` independent partial folds hide the latency of an addition. */
   constructor(context: Context, code: Code, rule: FoldRule, ways: number) {
+    this.context = context;
     this.m = new Lanes(context, code);
     this.rule = rule;
     const vector = () => context.fn.local('v128');
@@ -61,8 +63,8 @@ export class Accumulator {
     section.get(sum, value).op(this.rule.op).set(sum);
   }
 
-  private joined(): Local {
-    return this.sums.reduce((x, y) => this.m.op(this.rule.op, x, y));
+  private joined(m = this.m): Local {
+    return this.sums.reduce((x, y) => m.op(this.rule.op, x, y));
   }
 
   /** Ends a run: moves what was summed in f32 to the f64 sums. */
@@ -78,9 +80,9 @@ export class Accumulator {
     this.clear();
   }
 
-  private swapped(x: Local): Local {
-    this.m.code.get(x, x).shuffle32(2, 3, 0, 1);
-    return this.m.keep();
+  private swapped(x: Local, m = this.m): Local {
+    m.code.get(x, x).shuffle32(2, 3, 0, 1);
+    return m.keep();
   }
 
   /** The folds side by side: a vector, and for wide sums the f64 values of lanes 0, 1 and 2, 3. */
@@ -93,17 +95,17 @@ export class Accumulator {
     return { value: m.keep(), wide };
   }
 
-  /** The one fold: in all lanes, and for wide sums as f64 in both halves. */
-  total(): { value: Local; wide: readonly [Local, Local] } {
-    const { m } = this;
+  /** The one fold: in all lanes, and for wide sums as f64 in both halves; computed in the given section. */
+  total(code = this.m.code): { value: Local; wide: readonly [Local, Local] } {
+    const m = new Lanes(this.context, code);
     if (this.rule.wide) {
       const pair = m.op('f64x2.add', this.low, this.high);
-      const sum = m.op('f64x2.add', pair, this.swapped(pair));
+      const sum = m.op('f64x2.add', pair, this.swapped(pair, m));
       m.code.get(m.op('f32x4.demote_f64x2_zero', sum)).op('f32x4.extract_lane', 0).op('f32x4.splat');
       return { value: m.keep(), wide: [sum, sum] };
     }
-    const joined = this.joined();
-    const halves = m.op(this.rule.op, joined, this.swapped(joined));
+    const joined = this.joined(m);
+    const halves = m.op(this.rule.op, joined, this.swapped(joined, m));
     m.code.get(halves, halves).shuffle32(1, 0, 3, 2);
     const value = m.op(this.rule.op, halves, m.keep());
     return { value, wide: [value, value] };

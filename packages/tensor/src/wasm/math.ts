@@ -22,14 +22,18 @@ function inverseFactorials(n: number): number[] {
 
 /** e^x; overflows to infinity, underflows through the subnormal numbers to 0, keeps NaN. */
 export function exp(m: Lanes, x: Local): Local {
-  const clamped = m.op('f32x4.min', m.op('f32x4.max', x, m.f32(-104)), m.f32(89));
-  const n = m.op('f32x4.nearest', m.op('f32x4.mul', clamped, m.f32(Math.LOG2E)));
+  // pmin and pmax are one instruction each, and keep a NaN that is their first operand.
+  const clamped = m.op('f32x4.pmin', m.op('f32x4.pmax', x, m.f32(-104)), m.f32(89));
+  // Numbers of this size have no fraction: the sum is rounded to an integer, which its lowest bits hold.
+  const magic = m.f32(1.5 * 2 ** 23);
+  const rounded = m.madd(clamped, m.f32(Math.LOG2E), magic);
+  const n = m.op('f32x4.sub', rounded, magic);
   // ln 2 in two parts: n times the first is exact, as it has few bits.
   const high = 0.693359375;
   const r = m.madd(n, m.f32(high - Math.LN2), m.madd(n, m.f32(-high), clamped));
   const power = m.polynomial(r, inverseFactorials(7)); // (1)
   // 2^n in two factors, since n can lie outside the range of an exponent.
-  const exponent = m.op('i32x4.trunc_sat_f32x4_s', n);
+  const exponent = m.op('i32x4.sub', rounded, magic);
   const half = m.shift('i32x4.shr_s', exponent, 1);
   const scale = (k: Local) => m.shift('i32x4.shl', m.op('i32x4.add', k, m.i32(127)), 23);
   const rest = scale(m.op('i32x4.sub', exponent, half));

@@ -15,7 +15,7 @@ import { affineFunctions, type MergedAxis } from './space.ts';
 import { type KernelFunction, openKernel, type Phase, type Target, type WrittenKernel } from './target.ts';
 
 /** Elements summed in f32 before the sum goes to f64. */
-const runLength = 2048;
+export const runLength = 2048;
 /** The same where four folds run side by side. */
 const sideRunLength = 128;
 /** Kept elements in a unit of work with four folds side by side. */

@@ -49,7 +49,7 @@ export function writeResult(
 ): void {
   const expressions = new Expressions(context, axes, bindings, 4);
   expressions.lanes = lanes;
-  expressions.folded = { local: folded, level: 3 };
+  expressions.folded = [{ local: folded, level: 3 }];
   const { expr } = kernel.output;
   expressions.store(expressions.value(expr).local, expr.type, outputs[0]!, stored);
   for (const level of [1, 2, 3]) body.append(expressions.section(level));

@@ -45,7 +45,7 @@ export interface KernelFunction {
 
 /** The outputs of a kernel, each with its buffer. */
 export function outputsOf(kernel: Kernel): readonly { readonly buffer: number; readonly dtype: DType }[] {
-  return kernel.kind === 'map' ? kernel.outputs : [kernel.output];
+  return 'outputs' in kernel ? kernel.outputs : [kernel.output];
 }
 
 export function openKernel(target: Target, kernel: Kernel): KernelFunction {

@@ -1,4 +1,5 @@
 /** Which module binding each of a kernel's bindings and outputs is, and which can be declared as quads. */
+import { expressionsOf } from '../compiler/drafts.ts';
 import { readsOf, walk } from '../compiler/expression.ts';
 import type { DType } from '../dtype.ts';
 import type { Expr, Kernel, Output } from '../kernel.ts';
@@ -24,6 +25,8 @@ function bindingsRead(kernel: Kernel): Set<number> {
       return new Set(readsOf(...kernel.outputs.map(({ expr }) => expr)).map(({ binding }) => binding));
     case 'reduce':
       return new Set(readsOf(kernel.body, kernel.output.expr).map(({ binding }) => binding));
+    case 'rows':
+      return new Set(readsOf(...expressionsOf(kernel)).map(({ binding }) => binding));
     case 'contract': {
       const epilogue = readsOf(kernel.output.expr).map(({ binding }) => binding);
       return new Set([kernel.a.binding, kernel.b.binding, ...epilogue]);

@@ -28,7 +28,7 @@ export function checkPlan({ kernels, buffers }: Plan, dtypes: readonly DType[]):
 }
 
 function outputsOf(kernel: Kernel) {
-  return kernel.kind === 'map' ? kernel.outputs : [kernel.output];
+  return 'outputs' in kernel ? kernel.outputs : [kernel.output];
 }
 
 function requireCountable({ label }: Kernel, what: string, count: number): void {

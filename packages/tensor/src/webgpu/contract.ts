@@ -185,7 +185,7 @@ function storeColumns(
     ...decompose(block, 0, results.columns, column),
   ];
   const quad = folded.wide ? named.at(-1)! : null;
-  const emitter = new Emitter(module, bindings, new Point([block], named, quad), folded);
+  const emitter = new Emitter(module, bindings, new Point([block], named, quad), [folded]);
   const value = emitter.value(kernel.output.expr);
   const { binding, dtype } = bindings.output(kernel.output);
   const address = (c: string) =>

@@ -9,6 +9,7 @@ import { emitContract } from './contract.ts';
 import type { Launch } from './launch.ts';
 import { emitMap } from './map.ts';
 import { emitReduce } from './reduce.ts';
+import { emitRows } from './rows.ts';
 import { emitScatter } from './scatter.ts';
 
 /** The launch of a kernel and what it costs, or none where it computes no element. */
@@ -27,6 +28,8 @@ function emit(kernel: Kernel, buffers: Buffers, capabilities: Capabilities): Lau
       return numel(kernel.shape) === 0 ? [] : [emitMap(kernel, buffers, capabilities)];
     case 'reduce':
       return numel(kernel.shape) === 0 ? [] : [emitReduce(kernel, buffers, capabilities)];
+    case 'rows':
+      return numel(kernel.shape) === 0 ? [] : [emitRows(kernel, buffers, capabilities)];
     case 'contract': {
       const empty = numel([...kernel.batch, ...kernel.m, ...kernel.n]) === 0;
       return empty ? [] : [emitContract(kernel, buffers, capabilities)];

@@ -31,10 +31,10 @@ export class Emitter {
   readonly #bindings: KernelBindings;
   readonly #point: Point;
   readonly #values = new Map<Expr, Value>();
-  readonly #folded: Value | null;
+  readonly #folded: readonly Value[];
 
-  /** @param folded the value of `folded` expressions */
-  constructor(module: Module, bindings: KernelBindings, point: Point, folded: Value | null = null) {
+  /** @param folded the values of `folded` expressions, by fold */
+  constructor(module: Module, bindings: KernelBindings, point: Point, folded: readonly Value[] = []) {
     this.#module = module;
     this.#bindings = bindings;
     this.#point = point;
@@ -82,7 +82,7 @@ export class Emitter {
         return this.#known('bool', wide, level, text);
       }
       case 'folded':
-        return this.#folded!;
+        return this.#folded[expr.fold ?? 0]!;
       case 'cast':
         return this.#apply(expr, (x, wide) => this.#cast(expr.x.type, expr.type, x!, wide));
       case 'unary':

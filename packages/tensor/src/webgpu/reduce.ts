@@ -25,7 +25,7 @@ import {
 } from './point.ts';
 
 /** Terms that a lane adds before it adds their sum to its total. */
-const BLOCK = 32;
+export const BLOCK = 32;
 
 interface Parts {
   readonly kernel: ReduceKernel;
@@ -169,7 +169,7 @@ function emitStore(
   position: string,
 ): void {
   const folded = fold.value(tail, quads === 'outer');
-  const emitter = new Emitter(module, bindings, point, folded);
+  const emitter = new Emitter(module, bindings, point, [folded]);
   const value = emitter.value(kernel.output.expr);
   const { binding, dtype } = bindings.output(kernel.output);
   if (quads !== 'outer') {

@@ -15,6 +15,7 @@ import type {
   MapKernel,
   Output,
   ReduceKernel,
+  RowsKernel,
   Scalar,
   ScatterKernel,
 } from '../kernel.ts';
@@ -45,6 +46,8 @@ export function rewrite(kernel: Kernel, places: Buffers & Scratch, capabilities:
       return splitOutputs(kernel, places, capabilities);
     case 'reduce':
       return packLast(splitFold(kernel, places, capabilities), places, capabilities);
+    case 'rows':
+      return splitRows(kernel, places, capabilities);
     case 'contract':
       return packLast(splitDepth(kernel, places, capabilities), places, capabilities);
     case 'scatter':
@@ -68,14 +71,14 @@ function copyOf(label: string, from: number, fromDType: DType, shape: Shape, to:
 /** The kernels with a last one that packs halves, where the output's kernel cannot store them. */
 function packLast(kernels: Kernel[], places: Scratch, { f16 }: Capabilities): Kernel[] {
   const last = kernels.at(-1)!;
-  if (f16 || last.kind === 'map' || last.output.dtype !== 'f16') return kernels;
+  if (f16 || 'outputs' in last || last.output.dtype !== 'f16') return kernels;
   const shape = outputShape(last);
   const buffer = places.scratch('f32', numel(shape));
   const unpacked = { ...last, output: { ...last.output, buffer, dtype: 'f32' as const } };
   return [...kernels.slice(0, -1), unpacked, copyOf(last.label, buffer, 'f32', shape, last.output)];
 }
 
-function outputShape(kernel: Exclude<Kernel, MapKernel>): Shape {
+function outputShape(kernel: ReduceKernel | ContractKernel | ScatterKernel): Shape {
   switch (kernel.kind) {
     case 'reduce':
       return kernel.shape;
@@ -185,6 +188,25 @@ function rewriter(change: (expr: Expr) => Expr): (root: Expr) => Expr {
   };
 }
 
+/** What an expression over `shape` reads, read through a change of index space; its operands have been moved. */
+function moveExpr(expr: Expr, shape: Shape, move: (view: View) => View): Expr {
+  switch (expr.kind) {
+    case 'load':
+    case 'gather':
+      return { ...expr, view: move(expr.view) };
+    case 'coordinate': {
+      const { offset, strides } = move({ shape, offset: expr.offset, strides: expr.strides, guards: [] });
+      return { ...expr, offset, strides };
+    }
+    case 'inside': {
+      const { guards } = move({ shape, offset: 0, strides: shape.map(() => 0), guards: expr.guards });
+      return { ...expr, guards };
+    }
+    default:
+      return expr;
+  }
+}
+
 /** Divides an axis: x_axis = size * part + place, where parts may end beyond the axis. */
 interface Division {
   readonly parts: number;
@@ -238,34 +260,10 @@ function splitFold(kernel: ReduceKernel, places: Scratch, { software }: Capabili
   const parts = divide(kernel.reduced[axis] ?? 1, wanted);
   if (parts === null) return [kernel];
   const rank = kernel.shape.length;
-  const division = divisionRows([...kernel.shape, ...kernel.reduced], rank + axis, parts, rank);
+  const space = [...kernel.shape, ...kernel.reduced];
+  const division = divisionRows(space, rank + axis, parts, rank);
   const { type } = kernel.body;
-  const moved = rewriter((expr): Expr => {
-    switch (expr.kind) {
-      case 'load':
-      case 'gather':
-        return { ...expr, view: divideView(expr.view, division) };
-      case 'coordinate': {
-        const { offset, strides } = substitute(
-          { shape: division.shape, guards: [], offset: expr.offset, strides: expr.strides },
-          division.shape,
-          division.rows,
-        );
-        return { ...expr, offset, strides };
-      }
-      case 'inside': {
-        const view = {
-          shape: division.shape,
-          offset: 0,
-          strides: division.rows.map(() => 0),
-          guards: expr.guards,
-        };
-        return { ...expr, guards: substitute(view, division.shape, division.rows).guards };
-      }
-      default:
-        return expr;
-    }
-  })(kernel.body);
+  const moved = rewriter((expr) => moveExpr(expr, space, (view) => divideView(view, division)))(kernel.body);
   const neutral: Expr = { kind: 'constant', type, value: fold === 'sum' ? 0 : lowest(type) };
   const condition: Expr = { kind: 'inside', type: 'bool', guards: division.beyond };
   const body: Expr =
@@ -281,6 +279,54 @@ function splitFold(kernel: ReduceKernel, places: Scratch, { software }: Capabili
     output: { buffer, dtype: type, expr: folded(type) },
   };
   return [first, foldOfParts(kernel, fold, kernel.shape, parts.parts, buffer, type, contiguousView(shape))];
+}
+
+/** Where rows have halves to store that shaders cannot store alone: each fold, then maps, with folds in scratch. */
+function splitRows(kernel: RowsKernel, places: Buffers & Scratch, capabilities: Capabilities): Kernel[] {
+  if (capabilities.f16 || kernel.outputs.every(({ dtype }) => dtype !== 'f16')) return [kernel];
+  const { label, shape, reduced } = kernel;
+  const full = [...shape, ...reduced];
+  const bindings = [...kernel.bindings];
+  const loads: Expr[] = [];
+  const withLoads = rewriter((expr) => (expr.kind === 'folded' ? loads[expr.fold!]! : expr));
+  const ofRow = (view: View): View => ({
+    ...view,
+    shape,
+    strides: view.strides.slice(0, shape.length),
+    guards: view.guards.map((guard) => ({ ...guard, strides: guard.strides.slice(0, shape.length) })),
+  });
+  const kernels: Kernel[] = kernel.folds.map(({ fold, body }): ReduceKernel => {
+    const { type } = body;
+    const buffer = places.scratch(type, numel(shape));
+    const whole = withLoads(body);
+    const own = [...bindings];
+    const rows = contiguousView(shape);
+    const view = { ...rows, shape: full, strides: [...rows.strides, ...reduced.map(() => 0)] };
+    loads.push({ kind: 'load', type, binding: bindings.push({ buffer, dtype: type }) - 1, view });
+    return {
+      kind: 'reduce',
+      label,
+      bindings: own,
+      shape,
+      reduced,
+      fold,
+      body: whole,
+      output: { buffer, dtype: type, expr: folded(type) },
+    };
+  });
+  const alongRows = rewriter((expr) => moveExpr(expr, full, ofRow));
+  for (const per of ['element', 'row'] as const) {
+    const outputs = kernel.outputs
+      .filter((output) => output.per === per)
+      .map((output): Output => {
+        const expr = withLoads(output.expr);
+        return { ...output, expr: per === 'row' ? alongRows(expr) : expr };
+      });
+    if (outputs.length === 0) continue;
+    const map: MapKernel = { kind: 'map', label, bindings, shape: per === 'row' ? shape : full, outputs };
+    kernels.push(...splitOutputs(map, places, capabilities));
+  }
+  return kernels;
 }
 
 function lowest(type: Scalar): number {
