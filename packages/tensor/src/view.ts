@@ -94,22 +94,24 @@ export function axisOf(rank: number, axis: number, stride = 1, offset = 0): Affi
 
 /** Output axis i is input axis axes[i]. */
 export function permuteView(view: View, axes: readonly number[]): View {
-  const rank = axes.length;
-  const rows = view.shape.map((_, axis) => axisOf(rank, axes.indexOf(axis)));
-  return substitute(
-    view,
-    axes.map((axis) => view.shape[axis]!),
-    rows,
-  );
+  const moved = <T extends Affine>(f: T): T => ({ ...f, strides: axes.map((axis) => f.strides[axis]!) });
+  return {
+    ...moved(view),
+    shape: axes.map((axis) => view.shape[axis]!),
+    guards: view.guards.map(moved),
+  };
 }
 
 /** Axes aligned at the end; extent 1 and missing axes repeat. The caller has checked that the shapes broadcast. */
 export function expandView(view: View, shape: Shape): View {
   const lead = shape.length - view.shape.length;
-  const rows = view.shape.map((extent, axis) =>
-    axisOf(shape.length, extent === 1 && shape[axis + lead] !== 1 ? -1 : axis + lead),
-  );
-  return substitute(view, shape, rows);
+  const repeats = (axis: number): boolean => axis < 0 || (view.shape[axis] === 1 && shape[axis + lead] !== 1);
+  const moved = <T extends Affine>(f: T): T => ({
+    ...f,
+    strides: shape.map((_, axis) => (repeats(axis - lead) ? 0 : f.strides[axis - lead]!)),
+  });
+  const guards = view.guards.map(moved).filter((guard) => canFail(guard, shape));
+  return { ...moved(view), shape, guards };
 }
 
 /** Element starts[a] + steps[a] * i along each axis; a negative step reads backwards. */
@@ -151,7 +153,7 @@ export function windowView(view: View, axis: number, size: number, stride: numbe
 export function reshapeView(view: View, shape: Shape): View | null {
   if (numel(shape) !== numel(view.shape))
     throw new Error('internal: a reshape changes the number of elements');
-  if (numel(shape) === 0) return contiguousView(shape);
+  if (numel(shape) === 0 || isContiguous(view)) return contiguousView(shape);
   const rows: Affine[] = [];
   let from = 0;
   let to = 0;

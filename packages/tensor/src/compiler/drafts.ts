@@ -68,10 +68,23 @@ function operandsOfLoop(draft: Draft): number[] {
   return draft.kind === 'scatter' ? [draft.index.binding, draft.values.binding] : [];
 }
 
+const knownValues = new WeakMap<Draft, readonly number[]>();
+
 /** The values that the kernel reads, each once. */
-export function valuesRead(draft: Draft): number[] {
+export function valuesRead(draft: Draft): readonly number[] {
+  const known = knownValues.get(draft);
+  if (known) return known;
   const reads = readsOf(...expressionsOf(draft)).map(({ binding }) => binding);
-  return [...new Set([...operandsOfLoop(draft), ...reads])];
+  const values = [...new Set([...operandsOfLoop(draft), ...reads])];
+  knownValues.set(draft, values);
+  return values;
+}
+
+/** Whether two kernels together may touch few enough buffers, whatever becomes of what one writes for the other. */
+export function mayFitBindings(earlier: Draft, later: Draft): boolean {
+  const between = new Set(writesOf(earlier));
+  const read = new Set([...valuesRead(earlier), ...valuesRead(later)].filter((value) => !between.has(value)));
+  return read.size + outputsOf(later).length <= maxBuffers;
 }
 
 /** Whether the kernel touches no more buffers than one may. */

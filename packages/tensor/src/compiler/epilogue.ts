@@ -4,7 +4,6 @@
  */
 
 import { numel } from '../shape.ts';
-import { reshapeView } from '../view.ts';
 import { type Draft, fitsBindings, shapeOf, valuesRead, writesOf } from './drafts.ts';
 import { type Expressions, isWhole, readsOf } from './expression.ts';
 
@@ -44,7 +43,7 @@ function withEpilogue(loop: Draft, map: Draft, value: number, expressions: Expre
   const shape = shapeOf(loop);
   const reads = readsOf(output!.expr).filter(({ binding }) => binding === value);
   if (!reads.every((read) => read.kind === 'load' && isWhole(read, numel(shape)))) return null;
-  const moved = expressions.through(output!.expr, map.shape, (view) => reshapeView(view, shape));
+  const moved = expressions.reshaped(output!.expr, map.shape, shape);
   if (moved === null) return null;
   const { expr: result } = loop.output;
   const expr = expressions.replace(moved, (load) => (load.binding === value ? result : null));

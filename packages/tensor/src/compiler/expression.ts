@@ -3,8 +3,8 @@
  * computed once and compared by identity. Bindings name values (node ids) until a kernel is finished.
  */
 import type { Expr } from '../kernel.ts';
-import { numel, type Shape } from '../shape.ts';
-import { type Affine, contiguousView, type Guard, isContiguous, type View } from '../view.ts';
+import { numel, type Shape, sameShape } from '../shape.ts';
+import { type Affine, contiguousView, type Guard, isContiguous, reshapeView, type View } from '../view.ts';
 import { neverInside, simplify } from './simplify.ts';
 
 export type Load = Extract<Expr, { kind: 'load' }>;
@@ -81,9 +81,9 @@ const knownReads = new WeakMap<Expr, readonly (Load | Gather)[]>();
 function readsUnder(expr: Expr): readonly (Load | Gather)[] {
   const known = knownReads.get(expr);
   if (known) return known;
-  const reads = new Set(operandsOf(expr).flatMap(readsUnder));
-  if (expr.kind === 'load' || expr.kind === 'gather') reads.add(expr);
-  const list = [...reads];
+  const own = expr.kind === 'load' || expr.kind === 'gather' ? [expr] : [];
+  const parts = [...operandsOf(expr).map(readsUnder), own].filter(({ length }) => length > 0);
+  const list = parts.length < 2 ? (parts[0] ?? own) : [...new Set(parts.flat())];
   knownReads.set(expr, list);
   return list;
 }
@@ -156,14 +156,20 @@ export class Expressions {
    * follow without a copy. Places where the change's own guards fail (a pad) are 0.
    */
   through(expr: Expr, shape: Shape, map: ViewMap): Expr | null {
+    if (expr.kind === 'load') return this.#moveOne(expr, shape, map, new Map());
     const outer = map(contiguousView(shape));
     if (outer === null) return null;
     const moved = this.#move(expr, shape, map, new Map());
-    if (moved === null || outer.guards.length === 0 || expr.kind === 'load') return moved;
+    if (moved === null || outer.guards.length === 0) return moved;
     if (readsOf(expr).some((read) => read.kind === 'gather')) return null; // an address past the table
     const zero: Expr = { kind: 'constant', type: expr.type, value: 0 };
     const condition: Expr = { kind: 'inside', type: 'bool', guards: outer.guards };
     return this.of({ kind: 'select', type: expr.type, condition, yes: moved, no: zero });
+  }
+
+  /** The expression over another shape of as many elements, in the same row-major order; null where it takes a copy. */
+  reshaped(expr: Expr, from: Shape, to: Shape): Expr | null {
+    return sameShape(from, to) ? expr : this.through(expr, from, (view) => reshapeView(view, to));
   }
 
   #move(expr: Expr, shape: Shape, map: ViewMap, done: Map<Expr, Expr | null>): Expr | null {

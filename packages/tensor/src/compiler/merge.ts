@@ -5,8 +5,7 @@
 
 import type { MapKernel, Output } from '../kernel.ts';
 import { numel } from '../shape.ts';
-import { reshapeView } from '../view.ts';
-import { type Draft, expressionsOf, fitsBindings } from './drafts.ts';
+import { type Draft, expressionsOf, fitsBindings, mayFitBindings } from './drafts.ts';
 import { type Expressions, isWhole, readsOf, walk } from './expression.ts';
 import { Joiner } from './joiner.ts';
 
@@ -60,14 +59,14 @@ function merged(
   isNeeded: (value: number) => boolean,
   expressions: Expressions,
 ): MapKernel | null {
-  if (a.kind !== 'map' || b.kind !== 'map') return null;
+  if (a.kind !== 'map' || b.kind !== 'map' || !mayFitBindings(a, b)) return null;
   const written = new Map(a.outputs.map((output) => [output.buffer, output]));
   const between = readsOf(...expressionsOf(b)).filter(({ binding }) => written.has(binding));
   const length = numel(a.shape);
   if (!between.every((read) => read.kind === 'load' && isWhole(read, length))) return null;
   const moved: Output[] = [];
   for (const output of b.outputs) {
-    const expr = expressions.through(output.expr, b.shape, (view) => reshapeView(view, a.shape));
+    const expr = expressions.reshaped(output.expr, b.shape, a.shape);
     if (expr === null) return null;
     const inlined = expressions.replace(expr, (load) => written.get(load.binding)?.expr ?? null);
     moved.push({ ...output, expr: inlined });

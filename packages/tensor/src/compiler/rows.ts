@@ -9,8 +9,16 @@ import type { Expr, ReduceKernel, RowsKernel, RowsOutput } from '../kernel.ts';
 import { contiguousStrides, numel, type Shape, sameShape } from '../shape.ts';
 import { type Affine, isContiguous, reshapeView, type View } from '../view.ts';
 import { arithmeticOf, trafficOf } from './cost.ts';
-import { type Draft, expressionsOf, fitsBindings, shapeOf, valuesRead, writesOf } from './drafts.ts';
-import { type Expressions, readsOf, type ViewMap, walk } from './expression.ts';
+import {
+  type Draft,
+  expressionsOf,
+  fitsBindings,
+  mayFitBindings,
+  shapeOf,
+  valuesRead,
+  writesOf,
+} from './drafts.ts';
+import { type Expressions, readsOf, walk } from './expression.ts';
 import { Joiner } from './joiner.ts';
 import { joinedLabel } from './merge.ts';
 
@@ -93,7 +101,7 @@ function joined(
   expressions: Expressions,
 ): RowsKernel | null {
   const space = hasRows(earlier) ? earlier : later;
-  if (!hasRows(space)) return null;
+  if (!hasRows(space) || !mayFitBindings(earlier, later)) return null;
   const first = asRows(earlier, space, expressions);
   const second = asRows(later, space, expressions);
   if (!first || !second) return null;
@@ -152,7 +160,7 @@ function asRows(draft: Draft, { shape, reduced }: Space, expressions: Expression
     case 'reduce': {
       const { fold, body, output } = draft;
       if (fold === 'argmax' || body.type === 'bool') return null;
-      const moved = expressions.through(body, [...draft.shape, ...draft.reduced], inSpace(full));
+      const moved = expressions.reshaped(body, [...draft.shape, ...draft.reduced], full);
       const lifted = rowsOnly(output.expr, draft.shape);
       if (!moved || !lifted) return null;
       const expr = expressions.rewrite(lifted, (part) =>
@@ -167,7 +175,7 @@ function asRows(draft: Draft, { shape, reduced }: Space, expressions: Expression
         const expr =
           per === 'row'
             ? rowsOnly(output.expr, draft.shape)
-            : expressions.through(output.expr, draft.shape, inSpace(full));
+            : expressions.reshaped(output.expr, draft.shape, full);
         if (!expr) return null;
         outputs.push({ ...output, expr, per });
       }
@@ -185,15 +193,11 @@ function withSpace(
   expressions: Expressions,
 ): RowsKernel | null {
   const full = [...shape, ...reduced];
-  const move = (expr: Expr): Expr | null => expressions.through(expr, shapeOf(draft), inSpace(full));
+  const move = (expr: Expr): Expr | null => expressions.reshaped(expr, shapeOf(draft), full);
   const folds = draft.folds.map(({ fold, body }) => ({ fold, body: move(body) }));
   const outputs = draft.outputs.map((output) => ({ ...output, expr: move(output.expr) }));
   if (folds.some(({ body }) => !body) || outputs.some(({ expr }) => !expr)) return null;
   return { ...draft, shape, reduced, folds, outputs } as RowsKernel;
-}
-
-function inSpace(full: Shape): ViewMap {
-  return (view) => reshapeView(view, full);
 }
 
 /** A view of rows repeated along each of them. */

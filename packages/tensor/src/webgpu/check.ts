@@ -1,4 +1,5 @@
 /** What a plan may ask of the device: refused with need and limit before anything is compiled or allocated. */
+import { expressionsOf, outputsOf, shapeOf } from '../compiler/drafts.ts';
 import type { DType } from '../dtype.ts';
 import { DeviceError, DTypeError } from '../errors.ts';
 import type { Kernel, Plan } from '../kernel.ts';
@@ -27,10 +28,6 @@ export function checkPlan({ kernels, buffers }: Plan, dtypes: readonly DType[]):
   }
 }
 
-function outputsOf(kernel: Kernel) {
-  return 'outputs' in kernel ? kernel.outputs : [kernel.output];
-}
-
 function requireCountable({ label }: Kernel, what: string, count: number): void {
   if (count <= MOST_ELEMENTS) return;
   throw new DeviceError(
@@ -45,6 +42,8 @@ function spacesOf(kernel: Kernel): Shape[] {
       return [kernel.shape];
     case 'reduce':
       return [kernel.shape, kernel.reduced];
+    case 'rows':
+      return [shapeOf(kernel)];
     case 'contract':
       return [kernel.batch, kernel.m, kernel.n, kernel.k];
     case 'scatter':
@@ -61,6 +60,8 @@ function addressesOf(kernel: Kernel): { low: number; high: number }[] {
       const within = functionsOf(kernel.body).map((f) => rangeOf(f, [...kernel.shape, ...kernel.reduced]));
       return [...within, ...functionsOf(kernel.output.expr).map((f) => rangeOf(f, kernel.shape))];
     }
+    case 'rows':
+      return functionsOf(...expressionsOf(kernel)).map((f) => rangeOf(f, shapeOf(kernel)));
     case 'contract': {
       const results = [...kernel.batch, ...kernel.m, ...kernel.n];
       const operands = [kernel.a.view, kernel.b.view].flatMap((view) =>
