@@ -7,7 +7,8 @@ import {
   WeightsError,
   writeSafetensors,
 } from '@deftjs/models';
-import { encode, numel, type Shape } from '@deftjs/tensor';
+import { encode, numel, read, type Shape } from '@deftjs/tensor';
+import { openDevice } from '@deftjs/tensor/node';
 import { describe, expect, it } from 'vitest';
 
 class Model extends Module {
@@ -69,5 +70,40 @@ describe('weights', () => {
       /missing: "layers\.0\.weight", .*"layers\.9\.weight" and 4 more$/,
     );
     expect((error as WeightsError).missing).toHaveLength(14);
+  });
+});
+
+describe('weights for a device', () => {
+  it.each(['f32', 'f16'] as const)('lie there alone, as %s', async (dtype) => {
+    const { device } = await openDevice('wasm');
+    const [model, onHost] = [new Model(), new Model()];
+    const source = await sourceOf(complete());
+    const before = device.bytesInUse;
+    await loadWeights(model, source, { device, dtype });
+    await loadWeights(onHost, source);
+    expect(device.bytesInUse).toBeGreaterThan(before);
+    for (const [path, value] of Object.entries(stateOf(model))) {
+      expect([value.dtype, value.source.kind], path).toEqual([dtype, 'stored']);
+      expect(await read(value), path).toEqual(await read(stateOf(onHost)[path]!)); // quarters are exact in f16
+      value.dispose();
+    }
+    expect(device.bytesInUse).toBe(before);
+    await device.close();
+  });
+
+  it('are given back when a tensor cannot be read', async () => {
+    const { device } = await openDevice('wasm');
+    const source = await sourceOf(complete());
+    const before = device.bytesInUse;
+    const failing = {
+      ...source,
+      read: async (name: string) => {
+        if (name === 'norm.bias') throw new Error('gone');
+        return source.read(name);
+      },
+    };
+    await expect(loadWeights(new Model(), failing, { device })).rejects.toThrow('gone');
+    expect(device.bytesInUse).toBe(before);
+    await device.close();
   });
 });

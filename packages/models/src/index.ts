@@ -26,6 +26,7 @@ export * from './dinov2.ts';
 export * from './dit.ts';
 export * from './flux.ts';
 export * from './imageProcessor.ts';
+export * from './layouts.ts';
 export * from './omniGen.ts';
 export { gridPositions, type PatchOrder, patchify, unpatchify } from './patches.ts';
 export * from './pipelines/stableDiffusion.ts';

@@ -1,6 +1,16 @@
 /** Weights from files into modules. */
-import { type Module, namedParameters } from '@deftjs/autograd/nn';
-import { asFloat32, formatShape, sameShape, type TensorSource, tensor } from '@deftjs/tensor';
+import { type Module, namedParameters, type Parameter } from '@deftjs/autograd/nn';
+import {
+  asFloat16,
+  asFloat32,
+  type Device,
+  formatShape,
+  sameShape,
+  type Tensor,
+  type TensorSource,
+  tensor,
+  upload,
+} from '@deftjs/tensor';
 
 /** Weights that do not fit the model: which, and how. */
 export class WeightsError extends Error {
@@ -29,14 +39,44 @@ function listed(names: readonly string[]): string {
   return shown.join(', ') + (names.length > 10 ? ` and ${names.length - 10} more` : '');
 }
 
+/** Where weights go. */
+export interface LoadOptions {
+  /** The device that alone holds them; default: the host keeps them, and devices get copies when they need them. */
+  readonly device?: Device;
+  /** How the device stores them; default f32. */
+  readonly dtype?: 'f32' | 'f16';
+}
+
 /**
- * Gives every parameter of the module its values from the source, as f32. Names and shapes are compared before
- * anything is read; either all parameters are given or none.
+ * Gives every parameter of the module its values from the source. Names and shapes are compared before anything is
+ * read; either all parameters are given or none. One tensor is read at a time: with a device, the host never holds
+ * more than that.
  *
- * @throws WeightsError when a parameter is missing, a tensor is left over or a shape differs; SafetensorsError
+ * @throws WeightsError when a parameter is missing, a tensor is left over or a shape differs; SafetensorsError;
+ *   DeviceError when the device's memory is used up
  */
-export async function loadWeights(module: Module, source: TensorSource): Promise<void> {
+export async function loadWeights(
+  module: Module,
+  source: TensorSource,
+  { device, dtype = 'f32' }: LoadOptions = {},
+): Promise<void> {
   const parameters = namedParameters(module);
+  checkNames(parameters, source);
+  const values: Tensor[] = [];
+  try {
+    for (const [name, { shape }] of parameters) {
+      const read = await source.read(name);
+      const stored = dtype === 'f16' ? asFloat16(read) : asFloat32(read);
+      values.push(device ? upload(stored, shape, dtype, device) : tensor(stored, shape, dtype));
+    }
+  } catch (error) {
+    for (const value of values) value.dispose();
+    throw error;
+  }
+  for (const [i, parameter] of [...parameters.values()].entries()) parameter.value = values[i]!;
+}
+
+function checkNames(parameters: ReadonlyMap<string, Parameter>, source: TensorSource): void {
   const names = new Set(source.names);
   const missing = [...parameters.keys()].filter((name) => !names.has(name));
   const unexpected = source.names.filter((name) => !parameters.has(name));
@@ -47,11 +87,6 @@ export async function loadWeights(module: Module, source: TensorSource): Promise
   if (missing.length + unexpected.length + misshaped.length > 0) {
     throw new WeightsError(source.source, missing, unexpected, misshaped);
   }
-  const values = [];
-  for (const [name, parameter] of parameters) {
-    values.push({ parameter, value: tensor(asFloat32(await source.read(name)), parameter.shape) });
-  }
-  for (const { parameter, value } of values) parameter.value = value;
 }
 
 /** The source under other names; a tensor whose new name is null is left out. */

@@ -101,3 +101,4 @@ export {
 } from './tensor.ts';
 export * from './tree.ts';
 export { eventLoopTurn } from './turn.ts';
+export { upload } from './upload.ts';

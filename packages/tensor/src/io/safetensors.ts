@@ -4,7 +4,14 @@
  * Numbers are little-endian in the files and taken as they lie, so this needs a little-endian host; every platform
  * that JavaScript engines run on is one.
  */
-import { bytesPerElement, type DType, fromHalfBits, type HostArray, hostArray } from '../dtype.ts';
+import {
+  bytesPerElement,
+  type DType,
+  fromHalfBits,
+  type HostArray,
+  hostArray,
+  toHalfBits,
+} from '../dtype.ts';
 import { numel, type Shape } from '../shape.ts';
 import {
   type ByteSource,
@@ -151,6 +158,12 @@ export function asFloat32(values: HostTensor): Float32Array {
     : Float32Array.from(values.data);
 }
 
+/** The values as bits of half-precision numbers, rounded to the nearest where they are wider. */
+export function asFloat16(values: HostTensor): Uint16Array {
+  if (values.dtype === 'f16') return values.data as Uint16Array;
+  return Uint16Array.from(values.data, toHalfBits);
+}
+
 /** The file's dtype for ours, in the format's own order: what is written first has the widest elements. */
 const writtenDTypes: ReadonlyMap<DType, string> = new Map([
   ['f64', 'F64'],
@@ -160,6 +173,47 @@ const writtenDTypes: ReadonlyMap<DType, string> = new Map([
   ['f16', 'F16'],
   ['bool', 'BOOL'],
 ]);
+
+/** A tensor's place in a file that is to be written. */
+export interface WrittenTensor {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly shape: Shape;
+}
+
+/** Bytes of a tensor in a file. */
+export function writtenBytes({ dtype, shape }: WrittenTensor): number {
+  return numel(shape) * (dtype === 'bool' ? 1 : bytesPerElement(dtype));
+}
+
+/**
+ * What precedes the data in a file of these tensors, in this order: the header with its length.
+ * @throws SafetensorsError when a name cannot be written
+ */
+export function safetensorsHeader(
+  tensors: readonly WrittenTensor[],
+  metadata: Readonly<Record<string, string>> = {},
+): Uint8Array {
+  const keys = Object.keys(metadata).sort(compareCodePoints);
+  const members = keys.length === 0 ? [] : [`"__metadata__":${JSON.stringify(metadata, keys)}`];
+  let offset = 0;
+  for (const tensor of tensors) {
+    if (tensor.name === '__metadata__' || /\p{Surrogate}/u.test(tensor.name)) {
+      throw new SafetensorsError('(to be written)', 'a tensor cannot have this name', tensor.name);
+    }
+    const end = offset + writtenBytes(tensor);
+    const { dtype, shape } = tensor;
+    const entry = { dtype: writtenDTypes.get(dtype), shape, data_offsets: [offset, end] };
+    members.push(`${JSON.stringify(tensor.name)}:${JSON.stringify(entry)}`);
+    offset = end;
+  }
+  const json = new TextEncoder().encode(`{${members.join(',')}}`);
+  const headerBytes = Math.ceil(json.length / 8) * 8;
+  const header = new Uint8Array(8 + headerBytes).fill(0x20, 8);
+  new DataView(header.buffer).setBigUint64(0, BigInt(headerBytes), true);
+  header.set(json, 8);
+  return header;
+}
 
 /**
  * The bytes of a file that holds the tensors: the same bytes for the same tensors and metadata, in whatever order they
@@ -171,35 +225,21 @@ export function writeSafetensors(
   metadata: Readonly<Record<string, string>> = {},
 ): Uint8Array {
   const dtypeOrder = [...writtenDTypes.keys()];
-  const ordered = Object.entries(tensors).sort(
-    ([a, { dtype: first }], [b, { dtype: second }]) =>
-      dtypeOrder.indexOf(first) - dtypeOrder.indexOf(second) || compareCodePoints(a, b),
-  );
-  const keys = Object.keys(metadata).sort(compareCodePoints);
-  const members = keys.length === 0 ? [] : [`"__metadata__":${JSON.stringify(metadata, keys)}`];
-  const chunks: Uint8Array[] = [];
-  let offset = 0;
-  for (const [name, tensor] of ordered) {
-    checkWritable(name, tensor);
-    const chunk = storedBytesOf(tensor);
-    const entry = {
-      dtype: writtenDTypes.get(tensor.dtype),
-      shape: tensor.shape,
-      data_offsets: [offset, offset + chunk.length],
-    };
-    members.push(`${JSON.stringify(name)}:${JSON.stringify(entry)}`);
-    chunks.push(chunk);
-    offset += chunk.length;
-  }
-  const json = new TextEncoder().encode(`{${members.join(',')}}`);
-  const headerBytes = Math.ceil(json.length / 8) * 8;
-  const file = new Uint8Array(8 + headerBytes + offset).fill(0x20, 8, 8 + headerBytes);
-  new DataView(file.buffer).setBigUint64(0, BigInt(headerBytes), true);
-  file.set(json, 8);
-  let at = 8 + headerBytes;
-  for (const chunk of chunks) {
-    file.set(chunk, at);
-    at += chunk.length;
+  const ordered = Object.entries(tensors)
+    .map(([name, tensor]) => ({ name, ...tensor }))
+    .sort(
+      (a, b) =>
+        dtypeOrder.indexOf(a.dtype) - dtypeOrder.indexOf(b.dtype) || compareCodePoints(a.name, b.name),
+    );
+  const header = safetensorsHeader(ordered, metadata);
+  for (const tensor of ordered) checkWritable(tensor.name, tensor);
+  const bytes = ordered.reduce((sum, tensor) => sum + writtenBytes(tensor), header.length);
+  const file = new Uint8Array(bytes);
+  file.set(header);
+  let at = header.length;
+  for (const tensor of ordered) {
+    file.set(storedBytesOf(tensor), at);
+    at += writtenBytes(tensor);
   }
   return file;
 }
@@ -208,7 +248,6 @@ function checkWritable(name: string, { dtype, shape, data }: HostTensor): void {
   const fail = (problem: string): never => {
     throw new SafetensorsError('(to be written)', problem, name);
   };
-  if (name === '__metadata__' || /\p{Surrogate}/u.test(name)) fail('a tensor cannot have this name');
   if (data.length !== numel(shape)) fail(`shape [${shape.join(', ')}] does not hold ${data.length} elements`);
   if (data.constructor !== hostArray(dtype, 0).constructor) {
     fail(

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { doctorCommand } from './doctor.ts';
 import { evalCommand } from './eval.ts';
+import { inspectCommand } from './inspect.ts';
 import { pretrainCommand } from './pretrain.ts';
 import { sampleCommand } from './sample.ts';
 import { trainCommand } from './train.ts';
@@ -15,6 +16,7 @@ export const commands: readonly (() => Command)[] = [
   sampleCommand,
   evalCommand,
   pretrainCommand,
+  inspectCommand,
   verifyCommand,
   doctorCommand,
 ];

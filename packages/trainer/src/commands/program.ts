@@ -5,7 +5,12 @@ import { Exit } from './exit.ts';
 import { commands } from './index.ts';
 
 /** Errors of the packages below that say what is wrong with the user's files or machine. */
-const plainErrors: ReadonlySet<string> = new Set(['ConfigError', 'DeviceError', 'SafetensorsError']);
+const plainErrors: ReadonlySet<string> = new Set([
+  'ConfigError',
+  'DeviceError',
+  'SafetensorsError',
+  'WeightsError',
+]);
 
 /**
  * Runs one command line and resolves to its exit status: 0, 1 when something went wrong, 2 for bad usage or

@@ -1,0 +1,23 @@
+/** `deft inspect`: what a file of weights, a model folder or an adapter holds; and random models of full size. */
+import { Command } from 'commander';
+import type { InspectRequest, RandomModelRequest } from '../inspect/index.ts';
+import { UserError } from '../userError.ts';
+
+export function inspectCommand(): Command {
+  return new Command('inspect')
+    .description('print shapes, types, norms and counts of a safetensors file, model folder or adapter')
+    .argument('<path>', 'what to look at; with --make-random, a new folder')
+    .option('--json <file>', 'everything as JSON')
+    .option('--make-random <layout>', 'write random weights in a published layout: sd15, sdxl')
+    .option('--dtype <type>', 'of random weights: f16 or f32')
+    .action(async (path: string, options: InspectRequest & Partial<RandomModelRequest>) => {
+      const { inspect, makeRandom } = await import('../inspect/index.ts');
+      const { makeRandom: layout, dtype } = options;
+      if (layout === undefined) {
+        if (dtype !== undefined) throw new UserError('--dtype: only with --make-random', 2);
+        return inspect(path, options);
+      }
+      if (options.json !== undefined) throw new UserError('--json: not with --make-random', 2);
+      return makeRandom(path, { makeRandom: layout, dtype: dtype ?? 'f32' });
+    });
+}
