@@ -30,6 +30,10 @@ describe('published layouts', () => {
     ['sdxl', 'vae', 83_653_863],
     ['sdxl', 'text_encoder', 123_060_480],
     ['sdxl', 'text_encoder_2', 694_659_840],
+    ['flux-dev', 'transformer', 11_901_408_320],
+    ['flux-dev', 'vae', 83_819_683],
+    ['flux-dev', 'text_encoder', 123_060_480],
+    ['flux-dev', 'text_encoder_2', 4_762_310_656],
   ])('%s: the %s has the %i parameters of the checkpoint', (name, part, count) => {
     expect(parametersOf(name, part)).toBe(count);
   });

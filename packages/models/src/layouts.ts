@@ -5,6 +5,8 @@
 import type { Module } from '@deftjs/autograd/nn';
 import type { JsonConfig } from '@deftjs/tensor';
 import { CLIPTextModel, CLIPTextModelWithProjection } from './clipText.ts';
+import { FluxTransformer2DModel } from './flux.ts';
+import { T5EncoderModel } from './t5.ts';
 import { UNet2DConditionModel } from './unet.ts';
 import { AutoencoderKL } from './vae.ts';
 
@@ -47,7 +49,7 @@ const autoencoder: JsonConfig = {
   norm_num_groups: 32,
 };
 
-/** The text encoder of CLIP ViT-L/14, which all three have. */
+/** The text encoder of CLIP ViT-L/14, which all of them have. */
 const clipLarge: JsonConfig = {
   architectures: ['CLIPTextModel'],
   model_type: 'clip_text_model',
@@ -146,8 +148,71 @@ const sdxl: Layout = {
   ],
 };
 
+/** FLUX.1 dev (Black Forest Labs 2024). */
+const fluxDev: Layout = {
+  pipeline: 'FluxPipeline',
+  scheduler: {
+    _class_name: 'FlowMatchEulerDiscreteScheduler',
+    num_train_timesteps: 1000,
+    shift: 3,
+    use_dynamic_shifting: true,
+    base_shift: 0.5,
+    max_shift: 1.15,
+    base_image_seq_len: 256,
+    max_image_seq_len: 4096,
+  },
+  parts: [
+    {
+      folder: 'transformer',
+      library: 'diffusers',
+      config: {
+        _class_name: 'FluxTransformer2DModel',
+        attention_head_dim: 128,
+        guidance_embeds: true,
+        in_channels: 64,
+        joint_attention_dim: 4096,
+        num_attention_heads: 24,
+        num_layers: 19,
+        num_single_layers: 38,
+        patch_size: 1,
+        pooled_projection_dim: 768,
+      },
+      create: (json) => new FluxTransformer2DModel(json),
+    },
+    vae({
+      sample_size: 1024,
+      latent_channels: 16,
+      scaling_factor: 0.3611,
+      shift_factor: 0.1159,
+      use_quant_conv: false,
+      use_post_quant_conv: false,
+    }),
+    textEncoder,
+    {
+      folder: 'text_encoder_2',
+      library: 'transformers',
+      config: {
+        architectures: ['T5EncoderModel'],
+        model_type: 't5',
+        d_model: 4096,
+        d_ff: 10240,
+        d_kv: 64,
+        num_heads: 64,
+        num_layers: 24,
+        vocab_size: 32128,
+        feed_forward_proj: 'gated-gelu',
+        relative_attention_num_buckets: 32,
+        relative_attention_max_distance: 128,
+        layer_norm_epsilon: 1e-6,
+      },
+      create: (json) => new T5EncoderModel(json),
+    },
+  ],
+};
+
 /** By the names that `deft inspect --make-random` takes. */
 export const layouts: ReadonlyMap<string, Layout> = new Map([
   ['sd15', sd15],
   ['sdxl', sdxl],
+  ['flux-dev', fluxDev],
 ]);

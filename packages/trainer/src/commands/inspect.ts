@@ -8,7 +8,7 @@ export function inspectCommand(): Command {
     .description('print shapes, types, norms and counts of a safetensors file, model folder or adapter')
     .argument('<path>', 'what to look at; with --make-random, a new folder')
     .option('--json <file>', 'everything as JSON')
-    .option('--make-random <layout>', 'write random weights in a published layout: sd15, sdxl')
+    .option('--make-random <layout>', 'write random weights in a published layout: sd15, sdxl, flux-dev')
     .option('--dtype <type>', 'of random weights: f16 or f32')
     .action(async (path: string, options: InspectRequest & Partial<RandomModelRequest>) => {
       const { inspect, makeRandom } = await import('../inspect/index.ts');
