@@ -2,20 +2,23 @@
 import { DeviceError } from '../errors.ts';
 import { openWebGPU, type WebGPUDevice, type WebGPUOptions } from '../webgpu/index.ts';
 import { type AdapterRequest, describeSearch, type ResolvedAdapter, searchAdapter } from './adapter.ts';
+import { cachedTunings, tuneFromEnvironment } from './tunings.ts';
 
 /** How long a wait sleeps between looks at the device, at most. */
 const LONGEST_SLEEP_MS = 2;
 
 /**
- * A WebGPU device on an adapter that was found, or on the best one for the request.
- * @throws DeviceError with every adapter tried, when none answers
+ * A WebGPU device on an adapter that was found, or on the best one for the request. Contractions are tiled as
+ * `$DEFT_TUNE` says (`off`, `cached`, `measure`; see `Tune`), with measured tilings in the cache folder.
+ * @throws DeviceError with every adapter tried, when none answers; RangeError when `$DEFT_TUNE` is another word
  */
 export async function openWebGPUNode(
   from: ResolvedAdapter | AdapterRequest = {},
   options: Omit<WebGPUOptions, 'wait'> = {},
 ): Promise<WebGPUDevice> {
   const { adapter } = 'adapter' in from ? from : await find(from);
-  return openWebGPU(adapter, { ...options, wait: sleepingWait });
+  const tuning = { tune: tuneFromEnvironment(), tunings: cachedTunings };
+  return openWebGPU(adapter, { ...tuning, ...options, wait: sleepingWait });
 }
 
 async function find(request: AdapterRequest): Promise<ResolvedAdapter> {

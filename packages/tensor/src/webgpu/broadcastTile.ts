@@ -12,25 +12,29 @@ import { Statements } from './module.ts';
 /** Multiply-adds below which a kernel takes longer to compile than it will ever run: small tiles compile fast. */
 const SMALL = 2 ** 20;
 
-interface Team {
-  readonly lanes: number;
-  readonly height: number;
-  /** Steps along k in one turn of the loop. */
-  readonly steps: 1 | 4;
+function isSmall({ batch, rows, columns, depth }: Contraction): boolean {
+  return batch * rows * columns * depth <= SMALL;
 }
 
-function teamFor({ module, batch, rows, columns, depth }: Contraction): Team {
+/** Lanes of a team: those of a subgroup, where its size is known. */
+function lanesOf({ module }: Contraction): number {
   const size = module.capabilities.subgroupSize;
-  const lanes = size >= 4 && size <= 32 ? size : 1;
-  if (batch * rows * columns * depth <= SMALL) return { lanes, height: 4, steps: 1 };
-  const height = rows <= 4 ? 4 : rows <= 8 || lanes === 1 ? 8 : 16;
-  return { lanes, height, steps: 4 };
+  return size >= 4 && size <= 32 ? size : 1;
 }
 
-/** Chooses the tile; the function that comes back writes it. */
-export function broadcastTile(contraction: Contraction): (body: Statements) => Tile {
+/** Rows of a team, by rule. */
+export function broadcastHeight(contraction: Contraction): number {
+  const { rows } = contraction;
+  if (isSmall(contraction) || rows <= 4) return 4;
+  return rows <= 8 || lanesOf(contraction) === 1 ? 8 : 16;
+}
+
+/** A function that writes tiles of so many rows (4, 8 or 16) to a team. */
+export function broadcastTile(contraction: Contraction, height: number): (body: Statements) => Tile {
   const { module, batch, rows, columns, depth, a, b } = contraction;
-  const { lanes, height, steps } = teamFor(contraction);
+  const lanes = lanesOf(contraction);
+  /** Steps along k in one turn of the loop. */
+  const steps = isSmall(contraction) ? 1 : 4;
   if (steps === 1) {
     // One step at a time there are no quads along k, and rows of A go one to a lane.
     a.readSingly();

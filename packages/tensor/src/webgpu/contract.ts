@@ -10,7 +10,7 @@ import type { ContractKernel } from '../kernel.ts';
 import { numel } from '../shape.ts';
 import { storeOne, storeQuad } from './access.ts';
 import { type Buffers, KernelBindings } from './bindings.ts';
-import { broadcastTile } from './broadcastTile.ts';
+import { broadcastHeight, broadcastTile } from './broadcastTile.ts';
 import type { Capabilities } from './capabilities.ts';
 import { Emitter, type Value } from './emitter.ts';
 import { type Launch, launch, spaces } from './launch.ts';
@@ -18,7 +18,8 @@ import { functionsOf } from './map.ts';
 import { Module, Statements } from './module.ts';
 import { Operand } from './operand.ts';
 import { type Coordinate, coordinatesOf, decompose, isQuadView, Point } from './point.ts';
-import { sharedTile } from './sharedTile.ts';
+import { sharedHeight, sharedTile } from './sharedTile.ts';
+import type { Choose, Tiling } from './tune.ts';
 
 export const COMPONENTS = ['x', 'y', 'z', 'w'] as const;
 
@@ -49,7 +50,12 @@ export interface Tile {
 }
 
 /** The launch of a contract kernel. */
-export function emitContract(kernel: ContractKernel, buffers: Buffers, capabilities: Capabilities): Launch {
+export function emitContract(
+  kernel: ContractKernel,
+  buffers: Buffers,
+  capabilities: Capabilities,
+  choose: Choose,
+): Launch {
   const module = new Module(capabilities);
   const bindings = new KernelBindings(module, buffers, kernel, [kernel.output]);
   const [batch, m, n, depth] = [kernel.batch, kernel.m, kernel.n, kernel.k].map(numel) as [
@@ -76,7 +82,8 @@ export function emitContract(kernel: ContractKernel, buffers: Buffers, capabilit
   const [a, b] = swapped ? [right, left] : [left, right];
   const [rows, columns] = swapped ? [n, m] : [m, n];
   const contraction: Contraction = { module, batch, rows, columns, depth, a, b };
-  const tiling = capabilities.software ? broadcastTile(contraction) : sharedTile(contraction);
+  const { kind, height } = choose(shapeClassOf(contraction)) ?? tilingFor(contraction);
+  const tiling = (kind === 'broadcast' ? broadcastTile : sharedTile)(contraction, height);
   const parts = { kernel, bindings, swapped, contraction };
   const results = planResults(parts);
   const body = new Statements(module);
@@ -89,6 +96,20 @@ export function emitContract(kernel: ContractKernel, buffers: Buffers, capabilit
     workgroups: tile.workgroups,
     body,
   });
+}
+
+/** The tiling by rule. */
+function tilingFor(contraction: Contraction): Tiling {
+  const { software } = contraction.module.capabilities;
+  return software
+    ? { kind: 'broadcast', height: broadcastHeight(contraction) }
+    : { kind: 'shared', height: sharedHeight(contraction) };
+}
+
+/** What contractions have in common that one tiling suits: sizes up to a factor of two, and how operands are read. */
+function shapeClassOf({ batch, rows, columns, depth, a, b }: Contraction): string {
+  const sizes = [batch, rows, columns, depth].map((size) => 2 ** Math.ceil(Math.log2(Math.max(1, size))));
+  return `${sizes.join('x')} ${a.dtype}:${a.quads} ${b.dtype}:${b.quads}`;
 }
 
 interface Parts {

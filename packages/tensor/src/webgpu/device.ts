@@ -10,6 +10,7 @@ import { paddedBytes } from './module.ts';
 import { PipelineCache } from './pipelines.ts';
 import { BufferPool, type PooledBuffer, usage } from './pool.ts';
 import { WebGPUProgram } from './program.ts';
+import { type Tune, Tuner, type TuningStore } from './tune.ts';
 
 /** How to wait for the device. */
 export type Wait = <T>(pending: Promise<T>) => Promise<T>;
@@ -19,6 +20,10 @@ export interface WebGPUOptions {
   readonly wait?: Wait;
   /** Narrows what kernels may rely on, to try the code for lesser devices. */
   readonly capabilities?: Partial<Capabilities>;
+  /** How contractions are tiled; default: `off`. */
+  readonly tune?: Tune;
+  /** Where measured tilings are kept; default: nowhere. */
+  readonly tunings?: TuningStore;
 }
 
 /** What the device has done so far. */
@@ -52,7 +57,10 @@ export async function openWebGPU(adapter: GPUAdapter, options: WebGPUOptions = {
     throw new DeviceError(`openWebGPU: the adapter gives no device; ${String(error)}`);
   });
   const capabilities = { ...capabilitiesOf(adapter.info, gpu.features, gpu.limits), ...options.capabilities };
-  return new WebGPUDevice(gpu, adapter.info, capabilities, options.wait ?? ((pending) => pending));
+  const { description, device: model, vendor, architecture } = adapter.info;
+  const adapterClass = [vendor, architecture, model, description].join('/');
+  const tuner = await Tuner.open(options.tune ?? 'off', adapterClass, options.tunings);
+  return new WebGPUDevice(gpu, adapter.info, capabilities, tuner, options.wait ?? ((pending) => pending));
 }
 
 /** Bytes of one upload, and of all uploads after which an empty submit lets WebGPU free its staging memory. */
@@ -71,6 +79,8 @@ export class WebGPUDevice implements Device {
   readonly pool: BufferPool;
   /** @internal */
   readonly pipelines: PipelineCache;
+  /** @internal */
+  readonly tuner: Tuner;
   readonly #staging: BufferPool;
   readonly #wait: Wait;
   readonly #errors: string[] = [];
@@ -84,11 +94,12 @@ export class WebGPUDevice implements Device {
   #uploadedBytes = 0;
 
   /** @internal Devices are made by `openWebGPU`. */
-  constructor(gpu: GPUDevice, info: GPUAdapterInfo, capabilities: Capabilities, wait: Wait) {
+  constructor(gpu: GPUDevice, info: GPUAdapterInfo, capabilities: Capabilities, tuner: Tuner, wait: Wait) {
     this.gpu = gpu;
     this.capabilities = capabilities;
     this.description = info.description || info.device || info.vendor || 'unnamed adapter';
     this.#wait = wait;
+    this.tuner = tuner;
     const { storage, copySource, copyTarget, mapRead } = usage;
     const refused = (bytes: number): void => {
       this.#errors.push(`out of memory; a buffer needs ${bytes} bytes; got ${this.bytesInUse} bytes in use`);

@@ -11,18 +11,20 @@ import { emitMap } from './map.ts';
 import { emitReduce } from './reduce.ts';
 import { emitRows } from './rows.ts';
 import { emitScatter } from './scatter.ts';
+import type { Choose } from './tune.ts';
 
 /** The launch of a kernel and what it costs, or none where it computes no element. */
 export function emitKernel(
   kernel: Kernel,
   buffers: Buffers,
   capabilities: Capabilities,
+  choose: Choose = () => undefined,
 ): readonly (Launch & Cost)[] {
   const cost = costOf(kernel);
-  return emit(kernel, buffers, capabilities).map((launch) => ({ ...launch, ...cost }));
+  return emit(kernel, buffers, capabilities, choose).map((launch) => ({ ...launch, ...cost }));
 }
 
-function emit(kernel: Kernel, buffers: Buffers, capabilities: Capabilities): Launch[] {
+function emit(kernel: Kernel, buffers: Buffers, capabilities: Capabilities, choose: Choose): Launch[] {
   switch (kernel.kind) {
     case 'map':
       return numel(kernel.shape) === 0 ? [] : [emitMap(kernel, buffers, capabilities)];
@@ -32,7 +34,7 @@ function emit(kernel: Kernel, buffers: Buffers, capabilities: Capabilities): Lau
       return numel(kernel.shape) === 0 ? [] : [emitRows(kernel, buffers, capabilities)];
     case 'contract': {
       const empty = numel([...kernel.batch, ...kernel.m, ...kernel.n]) === 0;
-      return empty ? [] : [emitContract(kernel, buffers, capabilities)];
+      return empty ? [] : [emitContract(kernel, buffers, capabilities, choose)];
     }
     case 'scatter':
       return numel([kernel.outer, kernel.count, kernel.inner]) === 0

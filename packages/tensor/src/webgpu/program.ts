@@ -93,18 +93,23 @@ interface BoundSet {
 }
 
 /** The plan's launches in order, and the bytes of the scratch slots that they use. */
-export function launchesOf(
+async function launchesOf(
   plan: Plan,
   device: WebGPUDevice,
-): { launches: (Launch & Cost)[]; scratchBytes: number[] } {
+): Promise<{ launches: (Launch & Cost)[]; scratchBytes: number[] }> {
+  const { capabilities, tuner } = device;
   const places = new Places(plan);
-  const launches = plan.kernels.flatMap((kernel) => {
-    const parts = rewrite(kernel, places, device.capabilities).flatMap((part) =>
-      emitKernel(part, places, device.capabilities),
-    );
+  const parts = plan.kernels.flatMap((kernel) => {
+    const own = rewrite(kernel, places, capabilities);
     places.endKernel();
-    return parts;
+    return own;
   });
+  await tuner.measure(
+    device,
+    parts.filter((part) => part.kind === 'contract'),
+    places,
+  );
+  const launches = parts.flatMap((part) => emitKernel(part, places, capabilities, tuner.choose));
   checkBindings(launches, device.capabilities);
   return { launches, scratchBytes: places.scratchBytes };
 }
@@ -139,7 +144,7 @@ export class WebGPUProgram implements Program {
   /** The program of a plan. @throws DTypeError, DeviceError */
   static async prepare(device: WebGPUDevice, plan: Plan): Promise<WebGPUProgram> {
     checkPlan(plan, device.dtypes);
-    const { launches, scratchBytes } = launchesOf(plan, device);
+    const { launches, scratchBytes } = await launchesOf(plan, device);
     const compiled = await Promise.all(launches.map((launch) => device.pipelines.get(launch)));
     const steps = launches.map((launch, i) => ({ launch, compiled: compiled[i]!, groups: [] }));
     const own = [...plan.slots, ...scratchBytes].map((bytes) => device.lease(bytes));

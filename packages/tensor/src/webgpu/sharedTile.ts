@@ -16,13 +16,21 @@ const WIDTH = 4 * SIDE;
 /** Tiles that fill a device: rather than fewer, tiles get smaller. */
 const ENOUGH_TILES = 256;
 
-/** Chooses the tile; the function that comes back writes it. */
-export function sharedTile(contraction: Contraction): (body: Statements) => Tile {
+function tilesOf({ batch, rows, columns }: Contraction, height: number): number {
+  return batch * Math.ceil(columns / WIDTH) * Math.ceil(rows / (SIDE * height));
+}
+
+/** Rows of an invocation, by rule. */
+export function sharedHeight(contraction: Contraction): number {
+  const { rows } = contraction;
+  const tall = [8, 4, 2].find((own) => rows > SIDE * (own / 2) && tilesOf(contraction, own) >= ENOUGH_TILES);
+  return tall ?? (rows > SIDE ? 2 : 1);
+}
+
+/** A function that writes tiles of so many rows (1, 2, 4 or 8) to an invocation. */
+export function sharedTile(contraction: Contraction, height: number): (body: Statements) => Tile {
   const { module, batch, rows, columns, depth, a, b } = contraction;
   const across = Math.ceil(columns / WIDTH);
-  const tilesOf = (height: number) => batch * across * Math.ceil(rows / (SIDE * height));
-  const height =
-    [8, 4, 2].find((own) => rows > SIDE * (own / 2) && tilesOf(own) >= ENOUGH_TILES) ?? (rows > SIDE ? 2 : 1);
   return (body) => {
     const down = Math.ceil(rows / (SIDE * height));
     const first = body.let('u32', `${GROUP} % ${across}u * ${WIDTH}u`);
@@ -35,7 +43,14 @@ export function sharedTile(contraction: Contraction): (body: Statements) => Tile
     const row = body.let('u32', `select(${rows}u, ${top} + ${y} * ${height}u, ${wanted} < ${batch}u)`);
     const column = body.let('u32', `${first} + ${x} * 4u`);
     for (let r = 0; r < height; r += 1) body.line(`var c${r} = vec4f();`);
-    const tile = { workgroupSize: LANES, workgroups: tilesOf(height), slice, row, column, height };
+    const tile = {
+      workgroupSize: LANES,
+      workgroups: tilesOf(contraction, height),
+      slice,
+      row,
+      column,
+      height,
+    };
     if (depth === 0) return tile;
     const loop = new Statements(module, body);
     const stageA = stage(
