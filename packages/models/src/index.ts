@@ -33,6 +33,7 @@ export * from './pipelines/stableDiffusion.ts';
 export * from './resnetBlock.ts';
 export * from './sampling.ts';
 export * from './schedulers/index.ts';
+export * from './singleFile.ts';
 export * from './t5.ts';
 export * from './tokenizer.ts';
 export * from './transformer2d.ts';

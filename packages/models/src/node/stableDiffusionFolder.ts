@@ -1,11 +1,15 @@
 /** Stable Diffusion folders as diffusers saves them: model_index.json and one folder for each part. */
 import { join } from 'node:path';
-import { ConfigError, type JsonConfig, type JsonValue } from '@deftjs/tensor';
+import type { Module } from '@deftjs/autograd/nn';
+import { ConfigError, type JsonConfig, type JsonValue, type TensorSource } from '@deftjs/tensor';
 import { clipTextWeights } from '../clipText.ts';
 import { StableDiffusion } from '../pipelines/stableDiffusion.ts';
+import { singleFileText, singleFileUNet, singleFileVae } from '../singleFile.ts';
 import { vaeWeights } from '../vae.ts';
+
 import { loadWeights } from '../weights.ts';
-import { openWeights, readConfigFile } from './modelFolder.ts';
+import { openSafetensorsFile } from './fileSource.ts';
+import { type OpenWeights, openWeights, readConfigFile } from './modelFolder.ts';
 import { openClipTokenizer } from './tokenizerFolder.ts';
 
 /** The class that each part must have; a safety checker and its feature extractor may be there and are not used. */
@@ -16,13 +20,22 @@ const classes: Readonly<Record<string, string>> = {
   tokenizer: 'CLIPTokenizer',
 };
 
+export interface OpenStableDiffusionOptions {
+  /** The class of the sampler to use, configured by the folder's scheduler; default: the folder's own. */
+  readonly samplerClass?: string;
+  /** A checkpoint in one file (CompVis, kohya), from which the weights are taken instead of the folder's. */
+  readonly checkpoint?: string;
+}
+
 /**
  * The pipeline in the folder, with its weights.
- * @param samplerClass the sampler to use, configured by the folder's scheduler; default: the folder's own
  * @throws ConfigError naming the part that is of another class; WeightsError; SafetensorsError; the system's error
  *   where a file is missing
  */
-export async function openStableDiffusion(folder: string, samplerClass?: string): Promise<StableDiffusion> {
+export async function openStableDiffusion(
+  folder: string,
+  { samplerClass, checkpoint }: OpenStableDiffusionOptions = {},
+): Promise<StableDiffusion> {
   checkIndex(await readConfigFile(join(folder, 'model_index.json')));
   const config = (part: string, file = 'config.json') => readConfigFile(join(folder, part, file));
   const pipeline = new StableDiffusion({
@@ -33,12 +46,21 @@ export async function openStableDiffusion(folder: string, samplerClass?: string)
     tokenizer: await openClipTokenizer(join(folder, 'tokenizer')),
     ...(samplerClass !== undefined && { samplerClass }),
   });
-  await using unet = await openWeights(join(folder, 'unet'));
-  await loadWeights(pipeline.unet, unet);
-  await using text = await openWeights(join(folder, 'text_encoder'));
-  await loadWeights(pipeline.text_encoder, clipTextWeights(text));
-  await using vae = await openWeights(join(folder, 'vae'));
-  await loadWeights(pipeline.vae, vaeWeights(vae));
+  const { unet, text_encoder: textEncoder, vae } = pipeline;
+  if (checkpoint !== undefined) {
+    await using file = await openSafetensorsFile(checkpoint);
+    await loadWeights(unet, singleFileUNet(file, unet.config));
+    await loadWeights(textEncoder, clipTextWeights(singleFileText(file)));
+    await loadWeights(vae, singleFileVae(file, vae.config));
+    return pipeline;
+  }
+  const load = async (part: string, module: Module, names: (source: OpenWeights) => TensorSource) => {
+    await using file = await openWeights(join(folder, part));
+    await loadWeights(module, names(file));
+  };
+  await load('unet', unet, (file) => file);
+  await load('text_encoder', textEncoder, clipTextWeights);
+  await load('vae', vae, vaeWeights);
   return pipeline;
 }
 
