@@ -257,6 +257,7 @@ const unary: Record<UnaryFunction, (x: number) => number> = {
   cos: Math.cos,
   tanh: Math.tanh,
   erf,
+  bits: (x) => new Uint32Array(Float32Array.of(x).buffer)[0]!,
   not: (x) => (x === 0 ? 1 : 0),
 };
 

@@ -98,6 +98,7 @@ const rules: Readonly<Record<string, (batched: Batched) => Tensor>> = {
     before: [0, ...before],
     after: [0, ...after],
   })),
+  unfold: again((attrs: { axis: number }) => ({ ...attrs, axis: attrs.axis + 1 })),
   expand: (batched) => {
     const [x, { shape }] = [over(batched, 0), batched.attrs as unknown as { shape: Shape }];
     const aligned = [...shape.slice(x.rank - 1).map(() => 1), ...x.shape.slice(1)];

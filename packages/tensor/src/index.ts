@@ -16,9 +16,11 @@ export {
 export type { Applied, Aval, Op, Values } from './op.ts';
 export * from './ops/activation.ts';
 export { type AttentionOptions, attention } from './ops/attention.ts';
+export { bits, isfinite, isinf, isnan } from './ops/bits.ts';
 export { concat, stack } from './ops/concat.ts';
 export { type ConvOptions, conv2d, convTranspose2d } from './ops/conv.ts';
 export { after, alias, stopGradient } from './ops/custom.ts';
+export { dot, einsum, outer } from './ops/einsum.ts';
 export {
   abs,
   add,
@@ -64,10 +66,12 @@ export {
   xor,
 } from './ops/elementwise.ts';
 export { expand, sum, sumTo } from './ops/expand.ts';
-export { gather, scatterAdd } from './ops/gather.ts';
+export { gather, scatterAdd, takeAlongAxis } from './ops/gather.ts';
 export { ops } from './ops/index.ts';
+export { type IndexPart, type IndexRange, index } from './ops/indexing.ts';
 export * from './ops/loss.ts';
 export { linear, matmul } from './ops/matmul.ts';
+export { diagonal, eye, trace, tril, triu } from './ops/matrix.ts';
 export {
   flip,
   narrow,
@@ -81,11 +85,24 @@ export {
   unsqueeze,
 } from './ops/movement.ts';
 export * from './ops/norm.ts';
+export { averagePool, maxPool, type PoolOptions } from './ops/pool.ts';
 export * from './ops/random.ts';
-export { argmax, max, mean, min } from './ops/reduce.ts';
-export { averagePool, pixelShuffle, pixelUnshuffle, upsampleNearest } from './ops/resample.ts';
+export { repeat, roll, tile } from './ops/rearrange.ts';
+export { all, any, argmax, argmin, max, mean, min, prod } from './ops/reduce.ts';
+export {
+  interpolateBilinear,
+  interpolateNearest,
+  pixelShuffle,
+  pixelUnshuffle,
+  upsampleNearest,
+} from './ops/resample.ts';
+export { type RotaryTable, rope, rotaryTable } from './ops/rotary.ts';
+export { cumsum } from './ops/scan.ts';
 export { logSoftmax, logSumExp, softmax } from './ops/softmax.ts';
-export { arange, full, iota, ones, onesLike, zeros, zerosLike } from './ops/source.ts';
+export { argsort, type Sorted, type SortOptions, sort, topk } from './ops/sort.ts';
+export { arange, full, iota, linspace, ones, onesLike, zeros, zerosLike } from './ops/source.ts';
+export { norm, standardDeviation, variance } from './ops/statistics.ts';
+export { unfold } from './ops/unfold.ts';
 export { referenceDevice } from './reference.ts';
 export { keep, leakedStorages, scope } from './scope.ts';
 export * from './shape.ts';

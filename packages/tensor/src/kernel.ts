@@ -21,7 +21,7 @@ import type { Guard, View } from './view.ts';
 /** What registers hold: f16 buffers are read as f32, bool is 0 or 1. */
 export type Scalar = 'f32' | 'i32' | 'u32' | 'bool';
 
-/** Functions of one number. All floats except neg, abs, sign (also i32) and not (bool). */
+/** Functions of one number. All floats except neg, abs, sign (also i32) and not (bool); bits gives u32. */
 export type UnaryFunction =
   | 'neg'
   | 'abs'
@@ -38,6 +38,7 @@ export type UnaryFunction =
   | 'cos'
   | 'tanh'
   | 'erf'
+  | 'bits' // the float's bit pattern
   | 'not';
 
 /** Functions of two numbers of one type; comparisons give bool. */

@@ -483,6 +483,23 @@ const random: OpSamples<null> = (() => {
   };
 })();
 
+/** The bits of an f32 from its fraction and exponent, by arithmetic. */
+function bitPattern(x: number): number {
+  if (x === 0) return Object.is(x, -0) ? 2 ** 31 : 0;
+  const exponent = Math.floor(Math.log2(Math.abs(x)));
+  return (x < 0 ? 2 ** 31 : 0) + (exponent + 127) * 2 ** 23 + (Math.abs(x) / 2 ** exponent - 1) * 2 ** 23;
+}
+
+const bitsOfFloats: OpSamples<null> = {
+  ...elementwise({
+    ...floatOnly,
+    ranges: [wide],
+    f: bitPattern,
+    special: [of([-0], 0x80000000), of([inf], 0x7f800000), of([-inf], 0xff800000), of([nan], 0x7fc00000)],
+  }),
+  expected: ([x]) => x!.values.map(bitPattern),
+};
+
 export const elementwiseSamples = {
   ...unary,
   ...arithmetic,
@@ -490,5 +507,6 @@ export const elementwiseSamples = {
   ...bitOps,
   where: conditional,
   cast: casting,
+  bits: bitsOfFloats,
   threefry: random,
 } satisfies Record<string, unknown>;

@@ -22,12 +22,12 @@ const i32 = (...shape: number[]): { shape: Shape; dtype: DType } => ({ shape, dt
 function unary<Attrs>(
   attrs: (shape: Shape) => fc.Arbitrary<Attrs>,
   rest: Pick<OpSamples<Attrs>, 'expected' | 'invalid'>,
-  options: { minRank?: number; refuses?: readonly DType[] } = {},
+  options: { minRank?: number; refuses?: readonly DType[]; empty?: boolean } = {},
 ): OpSamples<Attrs> {
-  const { minRank = 0, refuses = [] } = options;
+  const { minRank = 0, refuses = [], empty = true } = options;
   const drawn = (most: number, dtypes: fc.Arbitrary<DType>) =>
     fc
-      .tuple(shapes({ minRank, most }), dtypes)
+      .tuple(shapes({ minRank, most, empty }), dtypes)
       .chain(([shape, dtype]) => fc.tuple(valuesOf(shape, dtype), attrs(shape)))
       .map(([x, drawnAttrs]) => ({ inputs: [x], attrs: drawnAttrs }));
   return {
@@ -190,6 +190,36 @@ const pad = unary<PadAttrs>(
   },
 );
 
+const unfold = unary<{ axis: number; size: number; step: number; dilation: number }>(
+  (shape) =>
+    fc.tuple(fc.nat(), fc.nat(), fc.constantFrom(1, 2), fc.constantFrom(1, 2)).map(([n, m, step, spread]) => {
+      const longest = Math.max(...shape);
+      const axis = shape.indexOf(longest);
+      const size = 1 + (n % longest);
+      const dilation = (size - 1) * spread < longest ? spread : 1;
+      return { axis: m % 2 === 0 ? axis : shape.lastIndexOf(longest), size, step, dilation };
+    }),
+  {
+    expected: ([x], { axis, size, step, dilation }) => {
+      const starts: number[] = [];
+      for (let start = 0; start + dilation * (size - 1) < x!.shape[axis]!; start += step) starts.push(start);
+      return tabulate([...x!.shape.with(axis, starts.length), size], (place) => {
+        const [index, k] = [place.slice(0, -1), place.at(-1)!];
+        return at(x!, index.with(axis, starts[index[axis]!]! + k * dilation));
+      });
+    },
+    invalid: [
+      {
+        inputs: [f32(2, 3)],
+        attrs: { axis: 1, size: 2, step: 1, dilation: 3 },
+        error: 'ShapeError',
+        message: 'a window of 4 is longer than axis 1 of [2, 3]',
+      },
+    ],
+  },
+  { minRank: 1, empty: false },
+);
+
 const identity = unary(() => fc.constant(null), { expected: ([x]) => x!.values, invalid: [] });
 
 const after: OpSamples<null> = (() => {
@@ -253,8 +283,8 @@ interface Axes {
   readonly axes: readonly number[];
 }
 
-/** The elements that fold into each place of the result. */
-function folded({ shape, values }: SampleTensor, axes: readonly number[]): number[][] {
+/** The elements that fold into each place of the result, row-major. */
+export function folded({ shape, values }: SampleTensor, axes: readonly number[]): number[][] {
   const kept = [...shape.keys()].filter((axis) => !axes.includes(axis));
   const groups = new Map<string, number[]>();
   for (const index of indices(kept.map((axis) => shape[axis]!))) groups.set(index.join(), []);
@@ -264,7 +294,7 @@ function folded({ shape, values }: SampleTensor, axes: readonly number[]): numbe
   return [...groups.values()];
 }
 
-const someAxes = (shape: Shape): fc.Arbitrary<Axes> =>
+export const someAxes = (shape: Shape): fc.Arbitrary<Axes> =>
   fc.subarray([...shape.keys()], { minLength: Math.min(1, shape.length) }).map((axes) => ({ axes }));
 
 const sum = unary(
@@ -684,6 +714,7 @@ export const structuralSamples = {
   permute,
   slice,
   pad,
+  unfold,
   alias: identity,
   stopGradient: identity,
   after,

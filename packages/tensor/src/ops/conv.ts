@@ -256,7 +256,8 @@ export interface ConvOptions {
   readonly groups?: number;
 }
 
-function both(value: number | readonly [number, number]): readonly [number, number] {
+/** A number stands for both directions. */
+export function both(value: number | readonly [number, number]): readonly [number, number] {
   return typeof value === 'number' ? [value, value] : value;
 }
 

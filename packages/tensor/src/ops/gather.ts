@@ -10,8 +10,9 @@ import { DTypeError, formatShape, formatShapes, ShapeError } from '../errors.ts'
 import type { Aval, Op } from '../op.ts';
 import { numel, resolveAxis, sameShape } from '../shape.ts';
 import { apply, type Tensor } from '../tensor.ts';
-import { and, less, lessEqual, where } from './elementwise.ts';
+import { add, and, less, lessEqual, mul, where } from './elementwise.ts';
 import { reshape } from './movement.ts';
+import { arange } from './source.ts';
 
 function expectIndex(op: string, index: Aval): void {
   if (index.dtype !== 'i32') throw new DTypeError(`${op}: the index must be i32; got ${index.dtype}`);
@@ -97,4 +98,26 @@ export function scatterAdd(x: Tensor, index: Tensor, extent: number, axis = 0): 
     throw new ShapeError(`scatterAdd: the extent must be a whole number >= 0; got ${formatShape([extent])}`);
   }
   return apply(scatterAddOp, [x, index], { axis: resolveAxis('scatterAdd', axis, x.rank), extent });
+}
+
+/**
+ * The element of `x` at the position that `index` (i32) names along `axis`, for each place of `index`: numpy's
+ * take_along_axis, torch.gather. A position outside the axis gives NaN (0 for integers).
+ * @throws ShapeError when the shapes differ in another axis, DTypeError when the index is not i32
+ */
+export function takeAlongAxis(x: Tensor, index: Tensor, axis = -1): Tensor {
+  expectIndex('takeAlongAxis', index);
+  const a = resolveAxis('takeAlongAxis', axis, x.rank);
+  if (index.rank !== x.rank || !sameShape(index.shape.with(a, x.shape[a]!), x.shape)) {
+    throw new ShapeError(
+      `takeAlongAxis: shapes differ outside axis ${a}; got ${formatShapes([x.shape, index.shape])}`,
+    );
+  }
+  const extent = x.shape[a]!;
+  const [outer, inner] = [numel(x.shape.slice(0, a)), numel(x.shape.slice(a + 1))];
+  const along = reshape(index, [outer, index.shape[a]!, inner]);
+  const rows = reshape(arange(outer), [outer, 1, 1]);
+  const flat = add(mul(add(mul(rows, extent), along), inner), arange(inner));
+  const inside = and(lessEqual(0, along), less(along, extent));
+  return reshape(gather(reshape(x, [x.size]), where(inside, flat, -1)), index.shape);
 }

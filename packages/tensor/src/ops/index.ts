@@ -1,5 +1,6 @@
 /** Every primitive of the engine, in reading order. Contract tests, documentation and coverage walk this list. */
 import type { Op } from '../op.ts';
+import { bitsOp } from './bits.ts';
 import { concatOp } from './concat.ts';
 import { conv2dOp, conv2dWeightOp } from './conv.ts';
 import { afterOp, aliasOp, stopGradientOp } from './custom.ts';
@@ -10,6 +11,7 @@ import { matmulOp } from './matmul.ts';
 import { padOp, permuteOp, reshapeOp, sliceOp } from './movement.ts';
 import { argmaxOp, maxOp } from './reduce.ts';
 import { fullOp, iotaOp } from './source.ts';
+import { unfoldOp } from './unfold.ts';
 
 // biome-ignore format: one line per family
 export const ops: readonly Op<never>[] = [
@@ -22,8 +24,8 @@ export const ops: readonly Op<never>[] = [
   elementwise.maximumOp, elementwise.minimumOp, elementwise.powOp,
   elementwise.lessOp, elementwise.lessEqualOp, elementwise.equalOp, elementwise.notEqualOp,
   elementwise.andOp, elementwise.orOp, elementwise.xorOp, elementwise.shiftLeftOp, elementwise.shiftRightOp,
-  elementwise.whereOp, elementwise.castOp, elementwise.threefryOp,
-  reshapeOp, permuteOp, sliceOp, padOp, aliasOp, stopGradientOp, afterOp,
+  elementwise.whereOp, elementwise.castOp, bitsOp, elementwise.threefryOp,
+  reshapeOp, permuteOp, sliceOp, padOp, unfoldOp, aliasOp, stopGradientOp, afterOp,
   expandOp, sumOp, maxOp, argmaxOp,
   gatherOp, scatterAddOp, concatOp,
   matmulOp, conv2dOp, conv2dWeightOp,

@@ -1,9 +1,26 @@
 /** Losses: numbers to make small. */
 import { expectNumbers } from '../dtype.ts';
-import { formatShapes, ShapeError } from '../errors.ts';
+import { DTypeError, formatShapes, ShapeError } from '../errors.ts';
 import { checkShape, sameShape } from '../shape.ts';
 import { Tensor } from '../tensor.ts';
-import { abs, cast, equal, less, mul, neg, type Operand, square, sub, where } from './elementwise.ts';
+import { softplus } from './activation.ts';
+import {
+  abs,
+  add,
+  and,
+  cast,
+  div,
+  equal,
+  less,
+  lessEqual,
+  mul,
+  neg,
+  notEqual,
+  type Operand,
+  square,
+  sub,
+  where,
+} from './elementwise.ts';
 import { sum } from './expand.ts';
 import { unsqueeze } from './movement.ts';
 import { mean } from './reduce.ts';
@@ -23,6 +40,12 @@ function expectTarget(op: string, prediction: Tensor, target: Operand): void {
 export function meanSquaredError(prediction: Tensor, target: Operand): Tensor {
   expectTarget('meanSquaredError', prediction, target);
   return mean(square(sub(prediction, target)));
+}
+
+/** The mean of absolute differences; the derivative at 0 is 0. @throws ShapeError when the shapes differ */
+export function meanAbsoluteError(prediction: Tensor, target: Operand): Tensor {
+  expectTarget('meanAbsoluteError', prediction, target);
+  return mean(abs(sub(prediction, target)));
 }
 
 /**
@@ -47,13 +70,51 @@ export function oneHot(index: Tensor, classes: number): Tensor {
   return cast(equal(iota(shape, -1, index.dtype), unsqueeze(index, -1)), 'f32');
 }
 
-/** The mean of -log softmax(logits)[label]: logits [..., C], labels [...] of i32. @throws ShapeError */
-export function crossEntropy(logits: Tensor, labels: Tensor): Tensor {
+/**
+ * The mean of -(t log p + (1 - t) log(1 - p)) with p = sigmoid(logits), as softplus(logits) - t logits: no overflow.
+ * @param target shares in [0, 1]
+ * @throws ShapeError when the shapes differ
+ */
+export function binaryCrossEntropy(logits: Tensor, target: Operand): Tensor {
+  expectTarget('binaryCrossEntropy', logits, target);
+  return mean(sub(softplus(logits), mul(logits, target)));
+}
+
+export interface CrossEntropyOptions {
+  /** Share e of the target spread evenly over all classes, in [0, 1): (1 - e) onehot + e / C. Default 0. */
+  readonly labelSmoothing?: number;
+  /** Rows with this label count neither in the sum nor in the mean. Default: none. */
+  readonly ignoreIndex?: number;
+}
+
+/**
+ * The mean over the rows of -sum over c of target_c log softmax(logits)_c (torch cross_entropy, classes last): logits
+ * [..., C], labels [...] of i32. A label outside [0, C) gives NaN; so does the mean of no rows.
+ * @throws ShapeError, DTypeError when labels are not i32, RangeError unless labelSmoothing is in [0, 1)
+ */
+export function crossEntropy(
+  logits: Tensor,
+  labels: Tensor,
+  { labelSmoothing = 0, ignoreIndex }: CrossEntropyOptions = {},
+): Tensor {
   if (logits.rank === 0 || !sameShape(labels.shape, logits.shape.slice(0, -1))) {
     throw new ShapeError(
       `crossEntropy: expected logits [..., C] and labels [...]; got ${formatShapes([logits.shape, labels.shape])}`,
     );
   }
-  const picked = sum(mul(logSoftmax(logits), cast(oneHot(labels, logits.shape.at(-1)!), logits.dtype)), -1);
-  return neg(mean(picked));
+  if (labels.dtype !== 'i32') throw new DTypeError(`crossEntropy: labels must be i32; got ${labels.dtype}`);
+  if (!(labelSmoothing >= 0 && labelSmoothing < 1)) {
+    throw new RangeError(`crossEntropy: labelSmoothing must be in [0, 1); got ${labelSmoothing}`);
+  }
+  const classes = logits.shape.at(-1)!;
+  const logs = logSoftmax(logits);
+  const hot = equal(iota(logits.shape, -1), unsqueeze(labels, -1));
+  const picked = sum(where(hot, logs, 0), -1);
+  const smoothed =
+    labelSmoothing === 0 ? picked : add(mul(picked, 1 - labelSmoothing), mul(mean(logs, -1), labelSmoothing));
+  const known = and(lessEqual(0, labels), less(labels, classes));
+  const rows = where(known, neg(smoothed), Number.NaN);
+  if (ignoreIndex === undefined) return mean(rows);
+  const counted = notEqual(labels, ignoreIndex);
+  return div(sum(where(counted, rows, 0)), sum(cast(counted, logits.dtype)));
 }

@@ -49,7 +49,7 @@ function advance(index: number[], shape: Shape): void {
 }
 
 /** The op that reads its input through a view; `view` also is its reference. */
-function movement<Attrs>(
+export function movement<Attrs>(
   name: string,
   shape: (input: Shape, attrs: Attrs) => Shape,
   view: (input: View, attrs: Attrs, output: Shape) => View | null,

@@ -8,7 +8,18 @@ import { type DType, encode, isFloat } from '../dtype.ts';
 import { DTypeError, formatShape } from '../errors.ts';
 import { checkShape, numel, type Shape, sameShape } from '../shape.ts';
 import { type Tensor, tensor } from '../tensor.ts';
-import { cast, less, mul, shiftRight, threefry, threefryReference, where } from './elementwise.ts';
+import {
+  add,
+  cast,
+  erfReference,
+  less,
+  mod,
+  mul,
+  shiftRight,
+  threefry,
+  threefryReference,
+  where,
+} from './elementwise.ts';
 import { gather } from './gather.ts';
 import { reshape } from './movement.ts';
 import { arange } from './source.ts';
@@ -60,6 +71,63 @@ export function randomNormal(key: Key, shape: Shape, dtype: DType = 'f32'): Tens
   checkShape('randomNormal', shape);
   if (!isFloat(dtype)) throw new DTypeError(`randomNormal: expected float; got ${dtype}`);
   return tensor(encode(dtype, normalNumbers(key, numel(shape))), shape, dtype);
+}
+
+/**
+ * Whole numbers in [low, high) as i32: bits modulo the width, whose bias is below (high - low) / 2^32.
+ * @throws RangeError unless low and high are whole numbers of i32 with low < high
+ */
+export function randomInteger(key: Key | Tensor, shape: Shape, low: number, high: number): Tensor {
+  const fits = [low, high - 1].every((end) => Number.isInteger(end) && end === (end | 0));
+  if (!fits || low >= high || high - low >= 2 ** 32) {
+    throw new RangeError(`randomInteger: expected whole numbers low < high of i32; got ${low} and ${high}`);
+  }
+  return add(cast(mod(randomBits(key, shape), high - low), 'i32'), low);
+}
+
+/**
+ * 0, 1, ..., count - 1 in random order, as i32: sorted by random words on the host, where the order of two that draw
+ * the same word is kept.
+ * @throws ShapeError unless the count is a whole number >= 0
+ */
+export function randomPermutation(key: Key, count: number): Tensor {
+  checkShape('randomPermutation', [count]);
+  const words = Uint32Array.from({ length: count }, (_, i) => threefryReference(key[0], key[1], i));
+  return tensor(Int32Array.from(words.keys()).sort((a, b) => words[a]! - words[b]! || a - b));
+}
+
+/** The share of the normal distribution that an interval must hold for `randomTruncatedNormal` to draw from it. */
+const leastShare = 0.01;
+
+/**
+ * Standard normal numbers given that they lie in [low, high] (torch trunc_normal_ before its mean and deviation), drawn
+ * on the host: numbers outside are drawn again from the key's next stream.
+ * @throws RangeError unless the interval holds at least 1 % of the distribution, ShapeError, DTypeError
+ */
+export function randomTruncatedNormal(
+  key: Key,
+  shape: Shape,
+  { low = -2, high = 2 }: { readonly low?: number; readonly high?: number } = {},
+  dtype: DType = 'f32',
+): Tensor {
+  checkShape('randomTruncatedNormal', shape);
+  if (!isFloat(dtype)) throw new DTypeError(`randomTruncatedNormal: expected float; got ${dtype}`);
+  const share = (erfReference(high * Math.SQRT1_2) - erfReference(low * Math.SQRT1_2)) / 2;
+  if (!(share >= leastShare)) {
+    throw new RangeError(
+      `randomTruncatedNormal: [${low}, ${high}] must hold at least ${leastShare} of the normal distribution; it holds ${share}`,
+    );
+  }
+  const out = new Float64Array(numel(shape));
+  let missing = [...out.keys()];
+  for (let stream = 0; missing.length > 0; stream += 1) {
+    const drawn = normalNumbers(foldIn(key, stream), missing.length);
+    missing = missing.filter((place, i) => {
+      out[place] = drawn[i]!;
+      return drawn[i]! < low || drawn[i]! > high;
+    });
+  }
+  return tensor(encode(dtype, out), shape, dtype);
 }
 
 /** `count` numbers in [0, 1), multiples of 2^-32. */

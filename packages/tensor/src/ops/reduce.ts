@@ -4,8 +4,10 @@ import { DTypeError, formatShape, ShapeError } from '../errors.ts';
 import type { Aval, Op, Values } from '../op.ts';
 import { numel, resolveAxes, resolveAxis } from '../shape.ts';
 import { apply, type Tensor } from '../tensor.ts';
-import { cast, div, equal, mul, neg, sub } from './elementwise.ts';
+import { cast, div, equal, less, logicalNot, mul, neg, sub } from './elementwise.ts';
 import { expandBack, foldPlaces, restoreAxes, sum } from './expand.ts';
+import { narrow, permute, reshape, squeeze } from './movement.ts';
+import { ones } from './source.ts';
 
 interface Axes {
   readonly axes: readonly number[];
@@ -19,11 +21,13 @@ function inferFold(name: string, x: Aval, axes: readonly number[]): readonly num
   return x.shape.filter((_, axis) => !axes.includes(axis));
 }
 
-/** Position (in `x`) of the first largest element for each place of the result. */
+/** Position (in `x`) of the first largest element, or the first NaN, for each place of the result. */
 function winners(x: Values, axes: readonly number[], size: number): Int32Array {
   const at = new Int32Array(size).fill(-1);
   foldPlaces(x.shape, axes, (i, place) => {
-    if (at[place] === -1 || x.data[i]! > x.data[at[place]!]!) at[place] = i;
+    const best = x.data[at[place]!]; // undefined before the first
+    if (best === undefined || x.data[i]! > best || (Number.isNaN(x.data[i]!) && !Number.isNaN(best)))
+      at[place] = i;
   });
   return at;
 }
@@ -66,7 +70,8 @@ export const argmaxOp: Op<Axes> = {
 };
 
 /**
- * The largest value along the axes (default: all). Ties share the derivative equally.
+ * The largest value along the axes (default: all). Ties share the derivative equally. NaN wherever it stands gives NaN
+ * on wasm and the reference; a shader may assume that there is none (test with `isnan`).
  * @throws ShapeError when an axis is out of range or empty
  */
 export function max(x: Tensor, axes?: number | readonly number[], keepAxes = false): Tensor {
@@ -75,19 +80,29 @@ export function max(x: Tensor, axes?: number | readonly number[], keepAxes = fal
   return keepAxes ? restoreAxes(y, x.shape, over) : y;
 }
 
+/** Numbers in the opposite order: -x, or -1 - x (all bits turned over) for integers, as -x would wrap at the ends. */
+function reversed(x: Tensor): Tensor {
+  return isFloat(x.dtype) ? neg(x) : sub(neg(x), 1);
+}
+
 /** The smallest value along the axes; see `max`. */
 export function min(x: Tensor, axes?: number | readonly number[], keepAxes = false): Tensor {
-  // -1 - x, all bits of x turned over, reverses the order of integers of both kinds; -x would wrap at the ends.
-  const reversed = (y: Tensor): Tensor => (isFloat(y.dtype) ? neg(y) : sub(neg(y), 1));
   return reversed(max(reversed(x), axes, keepAxes));
 }
 
 /**
- * The position of the first largest value along one axis, as i32.
+ * The position of the first largest value along one axis, as i32; that of the first NaN if there is one (on WebGPU: see
+ * `max`).
  * @throws ShapeError when the axis is out of range or empty
  */
 export function argmax(x: Tensor, axis = -1): Tensor {
   return apply(argmaxOp, [x], { axes: [resolveAxis('argmax', axis, x.rank)] });
+}
+
+/** The position of the first smallest value along one axis, as i32; see `argmax`. */
+export function argmin(x: Tensor, axis = -1): Tensor {
+  expectNumbers('argmin', x.dtype);
+  return argmax(reversed(x), axis);
 }
 
 /**
@@ -98,4 +113,45 @@ export function mean(x: Tensor, axes?: number | readonly number[], keepAxes = fa
   if (!isFloat(x.dtype)) throw new DTypeError(`mean: expected float; got ${x.dtype}`);
   const count = numel(resolveAxes('mean', axes, x.rank).map((axis) => x.shape[axis]!));
   return mul(sum(x, axes, keepAxes), 1 / count);
+}
+
+/**
+ * The product over the axes (default: all); of nothing it is 1, integers wrap. Multiplied as a tree, so that the
+ * derivative is the product of the others, at zeros too.
+ * @throws ShapeError when an axis is out of range or named twice, DTypeError for bool
+ */
+export function prod(x: Tensor, axes?: number | readonly number[], keepAxes = false): Tensor {
+  expectNumbers('prod', x.dtype);
+  const over = resolveAxes('prod', axes, x.rank);
+  const kept = x.shape.map((_, axis) => axis).filter((axis) => !over.includes(axis));
+  const shape = kept.map((axis) => x.shape[axis]!);
+  const count = numel(over.map((axis) => x.shape[axis]!));
+  const y = product(reshape(permute(x, [...kept, ...over]), [...shape, count]));
+  return keepAxes ? restoreAxes(y, x.shape, over) : y;
+}
+
+/** The product over the last axis. */
+function product(x: Tensor): Tensor {
+  const count = x.shape.at(-1)!;
+  if (count === 0) return ones(x.shape.slice(0, -1), x.dtype);
+  if (count === 1) return squeeze(x, -1);
+  const half = Math.floor(count / 2);
+  const paired = product(mul(narrow(x, -1, 0, half), narrow(x, -1, half, half)));
+  return count % 2 === 0 ? paired : mul(paired, squeeze(narrow(x, -1, count - 1, 1), -1));
+}
+
+function expectTruth(op: string, x: Tensor): void {
+  if (x.dtype !== 'bool') throw new DTypeError(`${op}: expected bool (compare first); got ${x.dtype}`);
+}
+
+/** Whether one at least is true over the axes (default: all); of nothing: false. @throws ShapeError, DTypeError unless bool */
+export function any(x: Tensor, axes?: number | readonly number[], keepAxes = false): Tensor {
+  expectTruth('any', x);
+  return less(0, sum(cast(x, 'i32'), axes, keepAxes));
+}
+
+/** Whether all are true over the axes (default: all); of nothing: true. @throws ShapeError, DTypeError unless bool */
+export function all(x: Tensor, axes?: number | readonly number[], keepAxes = false): Tensor {
+  expectTruth('all', x);
+  return equal(sum(cast(logicalNot(x), 'i32'), axes, keepAxes), 0);
 }

@@ -3,7 +3,7 @@ import { type DType, encode, isFloat, roundTo } from '../dtype.ts';
 import { DTypeError } from '../errors.ts';
 import type { Op } from '../op.ts';
 import { checkShape, contiguousStrides, numel, resolveAxis, type Shape } from '../shape.ts';
-import { apply, type Tensor } from '../tensor.ts';
+import { apply, type Tensor, tensor } from '../tensor.ts';
 
 export const fullOp: Op<{ readonly shape: Shape; readonly value: number; readonly dtype: DType }> = {
   name: 'full',
@@ -84,4 +84,17 @@ export function iota(shape: Shape, axis = -1, dtype: DType = 'i32'): Tensor {
 export function arange(length: number, dtype: DType = 'i32'): Tensor {
   checkShape('arange', [length]);
   return iota([length], 0, dtype);
+}
+
+/**
+ * `count` evenly spaced numbers from `start` to `stop`, both included, made on the host in float64; one number is `start`.
+ * @throws ShapeError unless the count is a whole number >= 0, DTypeError when the type is not float
+ */
+export function linspace(start: number, stop: number, count: number, dtype: DType = 'f32'): Tensor {
+  checkShape('linspace', [count]);
+  if (!isFloat(dtype)) throw new DTypeError(`linspace: expected float; got ${dtype}`);
+  const step = count > 1 ? (stop - start) / (count - 1) : 0;
+  const last = count - 1;
+  const values = Array.from({ length: count }, (_, i) => (i === last && i > 0 ? stop : start + step * i));
+  return tensor(encode(dtype, values), [count], dtype);
 }

@@ -1,4 +1,4 @@
-/** Code for argmax: the first position of the largest value, one value at a time. */
+/** Code for argmax: the first position of the largest value, or of NaN, one value at a time. */
 import { Expressions } from './expressions.ts';
 import { foldRule, identityLanes } from './fold.ts';
 import { Lanes } from './lanes.ts';
@@ -28,11 +28,10 @@ export function writeArgmax(target: Target, reduce: Reduction): WrittenKernel {
     decompose(body, rest, folded);
     body.append(expressions.section(2));
     const type = kernel.body.type;
-    const greater = m.op(
-      type === 'f32' ? 'f32x4.gt' : type === 'i32' ? 'i32x4.gt_s' : 'i32x4.gt_u',
-      local,
-      best,
-    );
+    const greater =
+      type === 'f32'
+        ? m.op('v128.andnot', m.op('v128.not', m.op('f32x4.le', local, best)), m.op('f32x4.ne', best, best))
+        : m.op(type === 'i32' ? 'i32x4.gt_s' : 'i32x4.gt_u', local, best);
     body.get(local, best, greater).op('v128.bitselect').set(best);
     body.get(position).op('i32x4.splat').get(found, greater).op('v128.bitselect').set(found);
   });

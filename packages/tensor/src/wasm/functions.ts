@@ -43,6 +43,8 @@ export function unaryLanes(m: Lanes, op: UnaryFunction, type: Scalar, x: Local):
       return tanh(m, x);
     case 'erf':
       return erf(m, x);
+    case 'bits':
+      return x;
     case 'not':
       return m.op('v128.not', x);
   }

@@ -253,6 +253,8 @@ export class Emitter {
         return type === 'u32' ? `~${x} + ${registerType('u32', wide)}(1u)` : `-${x}`;
       case 'sign':
         return type === 'u32' ? `min(${x}, ${registerType(type, wide)}(1u))` : `sign(${x})`;
+      case 'bits':
+        return `bitcast<${registerType('u32', wide)}>(${x})`;
       case 'not':
         return `!${x}`;
       case 'reciprocal':
