@@ -50,3 +50,42 @@ export async function testDevice(descriptor: GPUDeviceDescriptor = {}): Promise<
     },
   };
 }
+
+/** What an adapter is to offer less of. */
+export interface Weaker {
+  /** No optional feature, and the limits that WebGPU guarantees. */
+  readonly weakest?: boolean;
+}
+
+/** Dawn's null backend: it validates everything and computes nothing, in no time and on any machine. */
+export async function nullAdapter({ weakest = false }: Weaker = {}): Promise<GPUAdapter> {
+  const { create } = await import('webgpu');
+  nullInstance ??= create(['backend=null']); // must outlive its devices
+  const adapter = await nullInstance.requestAdapter();
+  if (adapter === null) throw new Error('nullAdapter: Dawn has no null backend here');
+  return weakest ? weakestOf(adapter) : adapter;
+}
+
+let nullInstance: GPU | undefined;
+
+/** The adapter as the weakest that there may be: devices come with default limits and without optional features. */
+export function weakestOf(adapter: GPUAdapter): GPUAdapter {
+  const limits = {
+    maxStorageBufferBindingSize: 2 ** 27,
+    maxBufferSize: 2 ** 28,
+    maxStorageBuffersPerShaderStage: 8,
+    maxComputeWorkgroupStorageSize: 16384,
+    maxComputeInvocationsPerWorkgroup: 256,
+    maxComputeWorkgroupSizeX: 256,
+  };
+  return {
+    info: adapter.info,
+    features: new Set<GPUFeatureName>(),
+    limits,
+    requestDevice: (descriptor: GPUDeviceDescriptor) => {
+      const asked = [...(descriptor.requiredFeatures ?? [])];
+      if (asked.length > 0) throw new TypeError(`weakestOf: features asked for: ${asked.join(', ')}`);
+      return adapter.requestDevice({ requiredLimits: limits });
+    },
+  } as unknown as GPUAdapter;
+}

@@ -118,6 +118,8 @@ export class WebGPUProgram implements Program {
   readonly #device: WebGPUDevice;
   readonly #plan: Plan;
   readonly #steps: readonly Step[];
+  /** The kernels' labels, for WebGPU's messages. */
+  readonly #label: string;
   /** Buffers of the program's own, by place: slots of the plan, then scratch. */
   readonly #own: readonly (readonly PooledBuffer[])[];
   /** Inputs whose storage an output takes over. */
@@ -135,6 +137,7 @@ export class WebGPUProgram implements Program {
     this.#device = device;
     this.#plan = plan;
     this.#steps = steps;
+    this.#label = steps.map(({ launch }) => launch.label).join(', ');
     this.#own = own;
     this.#donated = plan.buffers.flatMap((buffer) =>
       buffer.role === 'output' && buffer.donated !== undefined ? [buffer.donated] : [],
@@ -166,7 +169,7 @@ export class WebGPUProgram implements Program {
     const outputs = this.#outputs(bound);
     const groups = this.#groups([...bound, ...outputs]);
     const encoder = this.#device.gpu.createCommandEncoder();
-    const pass = encoder.beginComputePass();
+    const pass = encoder.beginComputePass({ label: this.#label });
     let current: GPUComputePipeline | null = null;
     for (let i = 0; i < this.#steps.length; i += 1) {
       const { compiled, launch } = this.#steps[i]!;

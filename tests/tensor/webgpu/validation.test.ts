@@ -1,0 +1,142 @@
+/** What WebGPU validates, for adapters that are not here: every op on Dawn's null backend. */
+import { apply, type ops as opList, ops } from '@deftjs/tensor';
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { paint } from '../../../examples/browser/painter.ts';
+import {
+  type Capabilities,
+  openWebGPU,
+  type WebGPUDevice,
+} from '../../../packages/tensor/src/webgpu/index.ts';
+import { leaf, samplesOf, withFloats } from '../../support/op-samples.ts';
+import { describeWebGPU, nullAdapter, testAdapter, weakestOf } from '../../support/webgpu.ts';
+import { runPlan } from './agreement.ts';
+import { folded, noise, PlanBuilder } from './plans.ts';
+
+type AnyOp = (typeof opList)[number];
+
+const adapters: readonly (readonly [string, boolean, Partial<Capabilities>])[] = [
+  ['D4, D9: default limits and no features', true, {}],
+  ['a GPU with every feature', false, {}],
+  ['a software adapter with subgroups of sixteen', false, { software: true, subgroupSize: 16 }],
+];
+
+describe.each(adapters)('on %s', (_, weakest, capabilities) => {
+  let device: WebGPUDevice;
+  beforeAll(async () => {
+    device = await openWebGPU(await nullAdapter({ weakest }), { capabilities });
+  });
+  afterAll(() => device.close());
+
+  test.each(ops.map((op) => [op.name, op] as const))(
+    'the kernels of %s are valid',
+    async (_name, op: AnyOp) => {
+      const drawn = fc.sample(fc.tuple(samplesOf(op).valid, fc.constantFrom('f32', 'f16' as const)), {
+        numRuns: 8,
+        seed: 1,
+      });
+      for (const [sample, dtype] of drawn) {
+        const { inputs: given, attrs } = withFloats(sample, dtype);
+        const inputs = given.map(leaf);
+        if (inputs.some((x) => x.dtype === 'f64')) continue;
+        let output: ReturnType<typeof apply>;
+        try {
+          output = apply(op as never, inputs, attrs as never);
+        } catch {
+          continue; // the op takes no such type
+        }
+        if (output.dtype === 'f64') continue;
+        const program = await device.prepare({ inputs, outputs: [output], donations: new Map() });
+        const storages = inputs.map(({ dtype: own, size }) => device.allocate(own, size));
+        for (const storage of [...storages, ...program.run(storages)]) storage.dispose();
+        program.dispose();
+      }
+      await device.idle(); // throws what was not valid
+    },
+  );
+});
+
+describeWebGPU('on the weakest adapter', () => {
+  test('D9: training goes as on this one', async () => {
+    const losses = await Promise.all(
+      [weakestOf((await testAdapter()).adapter), (await testAdapter()).adapter].map(async (adapter) => {
+        const device = await openWebGPU(adapter);
+        const seen: number[] = [];
+        for await (const { loss } of paint(device, 3)) seen.push(loss);
+        await device.close();
+        return seen;
+      }),
+    );
+    // f32 rounding: the order of sums may differ.
+    losses[0]!.forEach((loss, i) => {
+      expect(Math.abs(loss / losses[1]![i]! - 1)).toBeLessThan(1e-5);
+    });
+  });
+});
+
+describeWebGPU('D8: the size of subgroups', () => {
+  /** The text with subgroups played by workgroup memory: a team is one subgroup, and a workgroup one team. */
+  function emulated(wgsl: string, lanes: number): string {
+    const functions = ['f32', 'vec4f'].map(
+      (type) => `
+        var<workgroup> team_${type}: array<${type}, ${lanes}>;
+        fn broadcast_${type}(x: ${type}, from_lane: u32, lane: u32) -> ${type} {
+          workgroupBarrier();
+          team_${type}[lane] = x;
+          workgroupBarrier();
+          return team_${type}[from_lane];
+        }`,
+    );
+    return (
+      wgsl
+        .replace('enable subgroups;', '')
+        .replaceAll(
+          /: (f32|vec4f) = subgroupBroadcast\((.+), (\d+)u\);/g,
+          ': $1 = broadcast_$1($2, $3u, lane);',
+        ) + functions.join('\n')
+    );
+  }
+
+  test('changes no bit of a contraction', async () => {
+    const [m, k, n] = [132, 61, 140]; // more than 2^20 multiply-adds: smaller ones take smaller tiles
+    const builder = new PlanBuilder();
+    const view = (rows: number, columns: number) => ({
+      shape: [rows, columns],
+      strides: [columns, 1],
+      offset: 0,
+      guards: [],
+    });
+    const a = builder.bind(builder.input('f32', noise(m * k, 1)));
+    const b = builder.bind(builder.input('f32', noise(k * n, 2)));
+    builder.kernel({
+      kind: 'contract',
+      label: 'mm',
+      batch: [],
+      m: [m],
+      n: [n],
+      k: [k],
+      a: { binding: a, view: view(m, k) },
+      b: { binding: b, view: view(k, n) },
+      output: { dtype: 'f32', expr: folded(), buffer: builder.output('f32', m * n) },
+    });
+    const { plan, values } = builder.build();
+    const compute = async (subgroupSize: number) => {
+      const { adapter } = await testAdapter();
+      const device = await openWebGPU(adapter, { capabilities: { software: true, subgroupSize } });
+      const create = device.gpu.createShaderModule.bind(device.gpu);
+      let broadcasts = 0;
+      device.gpu.createShaderModule = (descriptor) => {
+        const code = subgroupSize === 0 ? descriptor.code : emulated(descriptor.code, subgroupSize);
+        broadcasts = code.split('= broadcast_').length - 1;
+        expect(code).not.toContain('subgroupBroadcast(');
+        return create({ ...descriptor, code });
+      };
+      const [result] = await runPlan(device, plan, values);
+      await device.close();
+      expect(broadcasts > 0).toBe(subgroupSize > 0);
+      return result;
+    };
+    const without = await compute(0);
+    for (const size of [4, 32]) expect(await compute(size), `${size} lanes`).toEqual(without);
+  });
+});
