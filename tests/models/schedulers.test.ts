@@ -5,8 +5,10 @@ import {
   ConfigError,
   type Denoising,
   denoise,
+  flowMatchEuler,
   type HostTensor,
   type JsonConfig,
+  logitNormalLevels,
   noiseSchedule,
   noisyMixture,
   parseConfig,
@@ -15,6 +17,7 @@ import {
   targetMixture,
 } from '@deftjs/models';
 import { readSafetensorsFile } from '@deftjs/models/node';
+import { keyOf } from '@deftjs/tensor';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';
 
@@ -123,6 +126,75 @@ describe('samplers', () => {
     );
   });
 
+  const flow = 'FlowMatchEulerDiscreteScheduler';
+
+  it.each([...classes, flow])(
+    '%s begins anywhere with the mixture of its step, and arrives at x0',
+    (className) => {
+      fc.assert(
+        fc.property(
+          fc.integer({ min: 2, max: 30 }),
+          fc.nat(29),
+          fc.tuple(...[0, 1].map(() => fc.double({ min: -2, max: 2, noNaN: true }))),
+          (steps, skipped, [x0, noise]) => {
+            const skip = skipped % steps;
+            const denoising = sampler({ clip_sample: false }, className)(steps, skip);
+            expect(denoising.steps).toHaveLength(steps - skip);
+            const { mixture } = denoising.steps[0]!;
+            let sample: Float64Array = Float64Array.of(mixture.sample * x0! + mixture.noise * noise!);
+            let previous: Float64Array | undefined;
+            for (const step of denoising.steps) {
+              const output = Float64Array.of((x0! - step.x0.sample * sample[0]!) / step.x0.output);
+              ({ sample, x0: previous } = denoise(arrays, step, sample, output, previous));
+              expect(previous[0]).toBeCloseTo(x0!, 9);
+            }
+            if (className !== 'DDIMScheduler') expect(sample[0]).toBeCloseTo(x0!, 9);
+          },
+        ),
+      );
+    },
+  );
+
+  it('flow matching shifts towards noise by the number of tokens, as FLUX.1-dev does', () => {
+    const config = { use_dynamic_shifting: true, shift: 3 };
+    for (const [tokens, mu] of [
+      [256, 0.5],
+      [4096, 1.15],
+    ] as const) {
+      const { steps } = flowMatchEuler(config)(4, 0, { imageTokens: tokens, even: true });
+      for (const [i, { timestep }] of steps.entries()) {
+        const s = 1 - i / 4;
+        expect(timestep / 1000).toBeCloseTo(Math.exp(mu) / (Math.exp(mu) + (1 / s - 1)), 12);
+      }
+    }
+    expect(() => sampler(config, flow)(4)).toThrow('use_dynamic_shifting needs the number of image tokens');
+  });
+
+  it('flow matching runs the other way with inverted levels, to the same end', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 20 }), fc.double({ min: 1, max: 5, noNaN: true }), (n, shift) => {
+        const forth = flowMatchEuler({ shift })(n, 0, { even: true });
+        const back = flowMatchEuler({ shift, invert_sigmas: true, num_train_timesteps: 1 })(n, 0, {
+          even: true,
+        });
+        for (const [i, step] of forth.steps.entries()) {
+          expect(back.steps[i]!.timestep).toBeCloseTo(1 - step.timestep / 1000, 12);
+          expect(back.steps[i]!.next.output).toBeCloseTo(-step.next.output, 12);
+        }
+      }),
+    );
+  });
+
+  it('logit-normal levels have a normal logit', () => {
+    const logits = Array.from(logitNormalLevels(keyOf(3), 20_000, { mean: 0.5, std: 2 }), (s) =>
+      Math.log(s / (1 - s)),
+    );
+    const mean = logits.reduce((sum, z) => sum + z, 0) / logits.length;
+    const variance = logits.reduce((sum, z) => sum + (z - mean) ** 2, 0) / logits.length;
+    expect(Math.abs(mean - 0.5)).toBeLessThan((5 * 2) / Math.sqrt(20_000)); // five standard errors
+    expect(Math.abs(variance - 4)).toBeLessThan(5 * 4 * Math.sqrt(2 / 20_000));
+  });
+
   it('clamp the predicted x0 where the config says so', () => {
     const [step] = sampler({ clip_sample: true }, 'DDIMScheduler')(10).steps;
     const { x0 } = denoise(arrays, step!, Float64Array.of(50, -50, 0), Float64Array.of(0, 0, 0));
@@ -156,11 +228,7 @@ describe('samplers', () => {
     ['DPMSolverMultistepScheduler', { solver_order: 3 }, 'solver_order: expected 1 or 2; got 3'],
     ['DPMSolverMultistepScheduler', { algorithm_type: 'sde-dpmsolver++' }, 'algorithm_type: not supported'],
     ['EulerDiscreteScheduler', { use_beta_sigmas: true }, 'use_beta_sigmas: not supported'],
-    [
-      'FlowMatchEulerDiscreteScheduler',
-      { use_dynamic_shifting: true },
-      'use_dynamic_shifting: not supported',
-    ],
+    ['FlowMatchEulerDiscreteScheduler', { use_karras_sigmas: true }, 'use_karras_sigmas: not supported'],
   ])('%s with %o is refused by name', (className, config, message) => {
     expect(() => sampler(config, className)).toThrow(ConfigError);
     expect(() => sampler(config, className)).toThrow(message);

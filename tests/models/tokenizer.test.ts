@@ -2,7 +2,7 @@ import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { clipTokenizer, type Tokenizer } from '@deftjs/models';
-import { openClipTokenizer, readConfigFile } from '@deftjs/models/node';
+import { openClipTokenizer, openT5Tokenizer, readConfigFile } from '@deftjs/models/node';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';
 
@@ -61,5 +61,21 @@ describe('the CLIP tokenizer', () => {
     expect(() => clipTokenizer(definition, { ...config, model_max_length: 1e30 })).toThrow(
       'tokenizer: model_max_length: expected a whole number in [2, 100000]; got 1e+30',
     );
+  });
+});
+
+describe('the T5 tokenizer', () => {
+  const t5Folder = new URL('t5-tokenizer/', golden).pathname;
+  const recorded: { text: string; input_ids: number[] }[] = JSON.parse(
+    readFileSync(`${t5Folder}cases.json`, 'utf8'),
+  );
+
+  it.each(recorded)('encodes $text as transformers does', async ({ text, input_ids }) => {
+    expect((await openT5Tokenizer(t5Folder)).encode(text)).toEqual(input_ids);
+  });
+
+  it('gives back what it encoded, but for spaces', async () => {
+    const t5 = await openT5Tokenizer(t5Folder);
+    expect(t5.decode(t5.encode('a photo  of a tensor'))).toBe('a photo of a tensor');
   });
 });

@@ -28,8 +28,19 @@ export * from './flux.ts';
 export * from './imageProcessor.ts';
 export * from './layouts.ts';
 export * from './omniGen.ts';
+export * from './omniGenSequence.ts';
 export { gridPositions, type PatchOrder, patchify, unpatchify } from './patches.ts';
+export * from './pipelines/dit.ts';
+export * from './pipelines/flux.ts';
+export {
+  type DrawOptions,
+  decodeLatents,
+  encodePictures,
+  type StartingPictures,
+} from './pipelines/latents.ts';
+export * from './pipelines/omniGen.ts';
 export * from './pipelines/stableDiffusion.ts';
+export * from './pipelines/stableDiffusionXL.ts';
 export * from './resnetBlock.ts';
 export * from './sampling.ts';
 export * from './schedulers/index.ts';

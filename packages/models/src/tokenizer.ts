@@ -1,8 +1,8 @@
 /**
- * CLIP's tokenizer: text to a fixed number of token ids.
+ * The tokenizers of CLIP and T5: text to a fixed number of token ids.
  *
- * Byte-pair encoding itself is @huggingface/tokenizers; here are the conventions around it: a start and an end token,
- * truncation that keeps the end token, padding to the length that the text encoder has positions for.
+ * Byte-pair and unigram encoding themselves are @huggingface/tokenizers; here are the conventions around them: special
+ * tokens, truncation that keeps the end token, padding to the length that the text encoder reads.
  */
 
 import { ConfigError, type JsonConfig, type JsonValue } from '@deftjs/tensor';
@@ -11,22 +11,38 @@ import { Tokenizer as Encoder } from '@huggingface/tokenizers';
 export interface Tokenizer {
   /** How many ids every encoding has. */
   readonly length: number;
-  /** `length` ids: start, the text (as much of it as fits), end, padding. */
+  /** `length` ids: a start token if there is one, the text (as much of it as fits), end, padding. */
   encode(text: string): number[];
   /** The ids of the text alone, however many. */
   encodePlain(text: string): number[];
-  /** The text that the ids stand for, special tokens left out, lower case as CLIP's vocabulary is. */
+  /** The text that the ids stand for, special tokens left out; lower case where the vocabulary is, as CLIP's. */
   decode(ids: readonly number[]): string;
 }
 
 /**
+ * CLIP's: start, text, end, padding.
  * @param definition the tokenizer.json of a tokenizer folder, or what `clipDefinition` makes of older files
  * @param config its tokenizer_config.json: special tokens and model_max_length
  * @throws ConfigError naming the special token that is missing or not in the vocabulary
  */
 export function clipTokenizer(definition: JsonConfig, config: JsonConfig): Tokenizer {
-  const encoder = new Encoder(definition, config);
-  const start = specialToken(encoder, config, 'bos_token');
+  return fixedLength(new Encoder(definition, config), config, ['bos_token']);
+}
+
+/**
+ * T5's (SentencePiece, arXiv 1808.06226): text, end, padding. Of the characters that SentencePiece's normalisation
+ * rewrites, the library knows the common ones: rare joined emoji may give one unknown token more than there.
+ * @param definition the tokenizer.json of a tokenizer folder
+ * @param config its tokenizer_config.json
+ * @throws ConfigError as `clipTokenizer`
+ */
+export function t5Tokenizer(definition: JsonConfig, config: JsonConfig): Tokenizer {
+  return fixedLength(new Encoder(definition, config), config, []);
+}
+
+/** @param before the special tokens that a text begins with */
+function fixedLength(encoder: Encoder, config: JsonConfig, before: readonly string[]): Tokenizer {
+  const start = before.map((key) => specialToken(encoder, config, key));
   const end = specialToken(encoder, config, 'eos_token');
   const padding = specialToken(encoder, config, 'pad_token');
   const length = config.model_max_length;
@@ -40,7 +56,7 @@ export function clipTokenizer(definition: JsonConfig, config: JsonConfig): Token
     length,
     encodePlain,
     encode(text) {
-      const ids = [start, ...encodePlain(text).slice(0, length - 2), end];
+      const ids = [...start, ...encodePlain(text).slice(0, length - start.length - 1), end];
       return [...ids, ...new Array<number>(length - ids.length).fill(padding)];
     },
     decode: (ids) => encoder.decode([...ids], { skip_special_tokens: true }).trim(),

@@ -1,7 +1,7 @@
 /** Tokenizer folders as save_pretrained writes them, old and new. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { clipDefinition, clipTokenizer, type Tokenizer } from '../tokenizer.ts';
+import { clipDefinition, clipTokenizer, type Tokenizer, t5Tokenizer } from '../tokenizer.ts';
 import { readConfigFile } from './modelFolder.ts';
 
 /**
@@ -16,4 +16,10 @@ export async function openClipTokenizer(folder: string): Promise<Tokenizer> {
     return clipDefinition(vocabulary, await readFile(join(folder, 'merges.txt'), 'utf8'));
   });
   return clipTokenizer(definition, config);
+}
+
+/** The T5 tokenizer of the folder. @throws ConfigError; the system's error where a file is missing */
+export async function openT5Tokenizer(folder: string): Promise<Tokenizer> {
+  const config = await readConfigFile(join(folder, 'tokenizer_config.json'));
+  return t5Tokenizer(await readConfigFile(join(folder, 'tokenizer.json')), config);
 }

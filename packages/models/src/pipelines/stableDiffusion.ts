@@ -4,27 +4,21 @@
  *   tokens -> text encoder -> context [N, L, D] -> denoising steps on latents [N, Z, h, w] -> decoder -> [N, 3, f h, f w]
  */
 import { Module } from '@deftjs/autograd/nn';
-import {
-  add,
-  clamp,
-  compile,
-  concat,
-  type Device,
-  evaluate,
-  getDevice,
-  type JsonConfig,
-  mul,
-  narrow,
-  ShapeError,
-  type Tensor,
-  tensor,
-} from '@deftjs/tensor';
+import { type Device, getDevice, type JsonConfig, type Tensor, tensor } from '@deftjs/tensor';
 import { CLIPTextModel } from '../clipText.ts';
-import { type Denoiser, draw } from '../sampling.ts';
+import { type Denoiser, draw, guided, repeated } from '../sampling.ts';
 import { type Sampler, sampler } from '../schedulers/index.ts';
 import type { Tokenizer } from '../tokenizer.ts';
 import { UNet2DConditionModel } from '../unet.ts';
 import { AutoencoderKL } from '../vae.ts';
+import {
+  type DrawOptions,
+  decodeLatents,
+  encodePictures,
+  expectSeeds,
+  latentSize,
+  skippedSteps,
+} from './latents.ts';
 
 /** The parts of a pipeline: their config.json files, and the tokenizer. */
 export interface StableDiffusionParts {
@@ -37,21 +31,13 @@ export interface StableDiffusionParts {
   readonly samplerClass?: string;
 }
 
-export interface PictureRequest {
+export interface PictureRequest extends DrawOptions {
   /** One picture is drawn for each. */
   readonly prompts: readonly string[];
   /** What the pictures are guided away from, for all prompts. Default: the empty text. */
   readonly negativePrompt?: string;
-  /** One seed for each prompt: it alone decides the noise. */
-  readonly seeds: readonly number[];
-  readonly steps: number;
   /** How far to go beyond the prediction without the prompt; 1 is no guidance. */
   readonly guidanceScale: number;
-  /** Pixels; default: what the UNet was trained on. */
-  readonly size?: { readonly width: number; readonly height: number };
-  /** Standard normal latents [N, Z, h, w] to begin with; default: drawn from the seeds. */
-  readonly start?: Tensor;
-  readonly device?: Device;
 }
 
 export class StableDiffusion extends Module {
@@ -85,28 +71,26 @@ export class StableDiffusion extends Module {
 
   /**
    * Latents of pictures of the prompts: [N, Z, h, w], evaluated.
-   * @throws ShapeError when the size is no multiple of what the VAE takes; RangeError when seeds and prompts differ in number
+   * @throws ShapeError when the size is no multiple of what the VAE takes; RangeError when seeds and prompts differ in
+   *   number, or a strength leaves no step
    */
   async drawLatents(request: PictureRequest): Promise<Tensor> {
     const { prompts, negativePrompt = '', seeds, steps, guidanceScale, start } = request;
-    if (seeds.length !== prompts.length) {
-      throw new RangeError(
-        `stableDiffusion: expected ${prompts.length} seeds, one for each prompt; got ${seeds.length}`,
-      );
-    }
+    expectSeeds('stableDiffusion', seeds, prompts.length);
+    const skip = skippedSteps('stableDiffusion', steps, request.from);
+    const size = latentSize('stableDiffusion', this.vae, request, this.#sampleSize);
     const device = request.device ?? getDevice();
+    using from = request.from && (await encodePictures(this.vae, request.from.pictures, device));
     using context = this.encodeTexts(prompts);
-    using emptyContext = this.encodeTexts([negativePrompt]);
-    await evaluate([context, emptyContext], device);
+    using without = repeated(this.encodeTexts([negativePrompt]), prompts.length);
     return await draw({
-      network: this.denoise,
-      denoising: this.#sampler(steps),
-      context,
-      emptyContext,
-      guidanceScale,
+      network: guided(this.denoise, guidanceScale),
+      denoising: this.#sampler(steps, skip),
+      context: { with: context, without },
       seeds,
-      shape: [this.vae.config.latentChannels, ...this.latentSize(request.size)],
+      shape: [this.vae.config.latentChannels, ...size],
       ...(start && { start }),
+      ...(from && { from }),
       device,
     });
   }
@@ -118,34 +102,8 @@ export class StableDiffusion extends Module {
     return await this.decode(latents, device);
   }
 
-  /** Pictures of latents, one after another, which takes the memory of one: [N, 3, H, W] in [0, 1], evaluated. */
-  async decode(latents: Tensor, device: Device): Promise<Tensor> {
-    const decode = compile(
-      (one: Tensor) => clamp(add(mul(this.vae.decode(this.vae.unscale(one)), 0.5), 0.5), 0, 1),
-      { device },
-    );
-    const decoded: Tensor[] = [];
-    for (let i = 0; i < latents.shape[0]!; i += 1) {
-      using one = narrow(latents, 0, i, 1);
-      decoded.push(await decode(one));
-    }
-    const pictures = concat(decoded);
-    await evaluate([pictures], device);
-    for (const spent of decoded) spent.dispose();
-    decode.dispose();
-    return pictures;
-  }
-
-  /** Height and width of the latents of a picture. */
-  private latentSize(size: PictureRequest['size']): [height: number, width: number] {
-    if (size === undefined) return [this.#sampleSize, this.#sampleSize];
-    const { factor } = this.vae;
-    const { height, width } = size;
-    if (height % factor !== 0 || width % factor !== 0) {
-      throw new ShapeError(
-        `stableDiffusion: expected a size in multiples of ${factor} pixels; got ${width} x ${height}`,
-      );
-    }
-    return [height / factor, width / factor];
+  /** Pictures of latents: [N, 3, H, W] in [0, 1], evaluated. */
+  decode(latents: Tensor, device: Device): Promise<Tensor> {
+    return decodeLatents(this.vae, latents, device);
   }
 }

@@ -18,7 +18,7 @@ export function ddim(config: JsonConfig): Sampler {
     ? read.number('clip_sample_range', 1)
     : Number.POSITIVE_INFINITY;
   read.only({ thresholding: false });
-  return (numSteps) => {
+  return (numSteps, skip = 0) => {
     const stride = Math.floor(alphasCumprod.length / numSteps);
     const timesteps = spaceTimesteps(spacing, numSteps, alphasCumprod.length).map(roundHalfEven);
     const steps = timesteps.map((timestep) => {
@@ -30,6 +30,7 @@ export function ddim(config: JsonConfig): Sampler {
       return {
         timestep,
         inputScale: 1,
+        mixture: { sample: alpha, noise: sigma },
         x0: predictX0(predictionType, alpha, sigma),
         clip,
         next: {
@@ -41,6 +42,6 @@ export function ddim(config: JsonConfig): Sampler {
         },
       };
     });
-    return { initialScale: 1, steps };
+    return { initialScale: 1, steps: steps.slice(skip) };
   };
 }

@@ -20,7 +20,7 @@ export function ddpm(config: JsonConfig): Sampler {
     ? read.number('clip_sample_range', 1)
     : Number.POSITIVE_INFINITY;
   read.only({ thresholding: false });
-  return (numSteps) => {
+  return (numSteps, skip = 0) => {
     const stride = Math.floor(alphasCumprod.length / numSteps);
     const timesteps = spaceTimesteps(spacing, numSteps, alphasCumprod.length).map(roundHalfEven);
     const steps = timesteps.map((timestep) => {
@@ -32,6 +32,7 @@ export function ddpm(config: JsonConfig): Sampler {
       return {
         timestep,
         inputScale: 1,
+        mixture: { sample: Math.sqrt(abar), noise: Math.sqrt(1 - abar) },
         x0: predictX0(predictionType, Math.sqrt(abar), Math.sqrt(1 - abar)),
         clip,
         next: {
@@ -43,6 +44,6 @@ export function ddpm(config: JsonConfig): Sampler {
         },
       };
     });
-    return { initialScale: 1, steps };
+    return { initialScale: 1, steps: steps.slice(skip) };
   };
 }

@@ -9,12 +9,14 @@
  *
  * So a sampler is a function from a config and a number of steps to a list of coefficients, computed once, in float64.
  */
-import type { PredictionType } from './noiseSchedule.ts';
+import type { Mixture, PredictionType } from './noiseSchedule.ts';
 
 export interface DenoisingStep {
   /** What the network is told; Euler and flow matching have fractions here. */
   readonly timestep: number;
   readonly inputScale: number;
+  /** The sample that the step begins with is mixture.sample x0 + mixture.noise N(0, 1). */
+  readonly mixture: Mixture;
   readonly x0: { readonly sample: number; readonly output: number };
   /** x0 is clamped to [-clip, clip]; Infinity where it is not. */
   readonly clip: number;
@@ -33,8 +35,12 @@ export interface Denoising {
   readonly steps: readonly DenoisingStep[];
 }
 
-/** Coefficients of a sampler for that many steps, at least 1. @throws RangeError */
-export type Sampler = (numSteps: number) => Denoising;
+/**
+ * Coefficients of a sampler for that many steps, at least 1.
+ * @param skip how many of them are left out at the noisy end: drawing then begins with a sample of `mixture`
+ * @throws RangeError
+ */
+export type Sampler = (numSteps: number, skip?: number) => Denoising;
 
 /** What (1) and (2) need of the values they work on: arrays in tests, tensors on a device. */
 export interface Combining<V> {

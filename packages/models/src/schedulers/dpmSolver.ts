@@ -57,7 +57,7 @@ export function dpmSolver(config: JsonConfig): Sampler {
     return { timesteps, sigmas: timesteps.map((timestep) => interpolate(levels, timestep)) };
   }
 
-  return (numSteps) => {
+  return (numSteps, skip = 0) => {
     checkNumSteps(numSteps, levels.length - 1);
     const { timesteps, sigmas } = visited(numSteps);
     const ends = [...sigmas, final === 'zero' ? 0 : levels[0]!].map(toAlphaSigma);
@@ -69,13 +69,14 @@ export function dpmSolver(config: JsonConfig): Sampler {
       const h = to.lambda - from.lambda;
       const decay = Math.expm1(-h);
       let extrapolation = 0; // w / r
-      if (order === 2 && i > 0 && !lowOrder) {
+      if (order === 2 && i > skip && !lowOrder) {
         const r = (from.lambda - ends[i - 1]!.lambda) / h;
         extrapolation = (heun ? -(decay / h + 1) / decay : 1 / 2) / r;
       }
       return {
         timestep,
         inputScale: 1,
+        mixture: { sample: from.alpha, noise: from.sigma },
         x0: predictX0(predictionType, from.alpha, from.sigma),
         clip: Number.POSITIVE_INFINITY,
         next: {
@@ -87,7 +88,7 @@ export function dpmSolver(config: JsonConfig): Sampler {
         },
       };
     });
-    return { initialScale: 1, steps };
+    return { initialScale: 1, steps: steps.slice(skip) };
   };
 }
 

@@ -28,7 +28,7 @@ export function euler(config: JsonConfig): Sampler {
     sigma_max: null,
   });
   const levels = trainingSigmas(alphasCumprod);
-  return (numSteps) => {
+  return (numSteps, skip = 0) => {
     let timesteps = spaceTimesteps(spacing, numSteps, alphasCumprod.length);
     let sigmas = timesteps.map((timestep) => interpolate(levels, timestep));
     if (karras) {
@@ -43,12 +43,16 @@ export function euler(config: JsonConfig): Sampler {
       return {
         timestep: timesteps[i]!,
         inputScale: alpha,
+        mixture: { sample: 1, noise: sigma },
         x0: { sample: x0.sample * alpha, output: x0.output },
         clip: Number.POSITIVE_INFINITY,
         next: { sample: 1 + slope, output: 0, x0: -slope, previousX0: 0, noise: 0 },
       };
     });
     const largest = Math.max(...sigmas);
-    return { initialScale: spacing.kind === 'leading' ? Math.hypot(largest, 1) : largest, steps };
+    return {
+      initialScale: spacing.kind === 'leading' ? Math.hypot(largest, 1) : largest,
+      steps: steps.slice(skip),
+    };
   };
 }

@@ -8,7 +8,13 @@ import { euler } from './euler.ts';
 import { flowMatchEuler } from './flowMatch.ts';
 
 export * from './denoising.ts';
-export { flowNoisyMixture, flowTargetMixture } from './flowMatch.ts';
+export {
+  type FlowSampler,
+  type FlowWalk,
+  flowNoisyMixture,
+  flowTargetMixture,
+  logitNormalLevels,
+} from './flowMatch.ts';
 export {
   type Mixture,
   type NoiseSchedule,

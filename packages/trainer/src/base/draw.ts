@@ -1,6 +1,6 @@
 /** Pictures of prompts, drawn by a text-to-image model. */
 import { loadState, stateOf } from '@deftjs/autograd/nn';
-import { draw, flowMatchEuler } from '@deftjs/models';
+import { draw, flowMatchEuler, guided, repeated } from '@deftjs/models';
 import { type Device, evaluate, read, type Tensor, tensor } from '@deftjs/tensor';
 import type { PromptSamples } from '../metrics/index.ts';
 import { fromPlanes, maxTokens, tokenize } from '../world/index.ts';
@@ -26,23 +26,21 @@ function tokensOf(prompts: readonly string[]): Tensor {
 /** The model's pictures of each prompt, one for each seed. */
 export async function drawPrompts(model: TextToImage, options: DrawOptions): Promise<PromptSamples[]> {
   const { prompts, seeds, steps, guidanceScale, device } = options;
-  const repeated = prompts.flatMap((prompt) => seeds.map(() => prompt));
-  const context = model.encodeText(tokensOf(repeated));
-  const emptyContext = model.encodeText(tokensOf(['']));
-  await evaluate([context, emptyContext], device);
+  const captions = prompts.flatMap((prompt) => seeds.map(() => prompt));
+  const context = model.encodeText(tokensOf(captions));
+  const without = repeated(model.encodeText(tokensOf([''])), captions.length);
+  await evaluate([context, without], device);
   using latents = await draw({
-    network: model.denoise,
+    network: guided(model.denoise, guidanceScale),
     denoising: flowMatchEuler(model.config.scheduler)(steps),
-    context,
-    emptyContext,
-    guidanceScale,
+    context: { with: context, without },
     seeds: prompts.flatMap(() => seeds),
     shape: model.latentShape,
     device,
   });
   using decoded = model.codec.decode(latents);
   const planes = (await read(decoded)) as Float32Array;
-  for (const spent of [context, emptyContext]) spent.dispose();
+  for (const spent of [context, without]) spent.dispose();
   const size = model.pictureSize;
   const picture = (i: number) => {
     return fromPlanes(planes.slice(3 * size * size * i, 3 * size * size * (i + 1)), size, size);

@@ -6,7 +6,7 @@
  * Levels are drawn logit-normal, s = sigmoid(N(0, 1)): most training goes where the task is hardest. All randomness is
  * drawn on the host as a pure function of (seed, step), so that a resumed run sees the numbers it would have seen.
  */
-import type { Denoiser } from '@deftjs/models';
+import { type Denoiser, logitNormalLevels } from '@deftjs/models';
 import {
   add,
   foldIn,
@@ -32,7 +32,7 @@ export interface FlowNoise {
 /** The noise of step `step` for `count` pictures of `size` numbers each. */
 export function drawFlowNoise(seed: number, step: number, count: number, size: number): FlowNoise {
   const key: Key = foldIn(keyOf(seed), step);
-  const levels = Float32Array.from(normalNumbers(foldIn(key, 0), count), (z) => 1 / (1 + Math.exp(-z)));
+  const levels = logitNormalLevels(foldIn(key, 0), count);
   return { noise: Float32Array.from(normalNumbers(foldIn(key, 1), count * size)), levels };
 }
 
