@@ -50,5 +50,6 @@ export * from './tokenizer.ts';
 export * from './transformer2d.ts';
 export * from './unet.ts';
 export * from './vae.ts';
+export * from './vaeTiling.ts';
 export { ViTModel, type VitConfig, vitWeights } from './vit.ts';
 export * from './weights.ts';
