@@ -4,7 +4,10 @@ import {
   normalNumbers,
   randomBernoulli,
   randomBits,
+  randomInteger,
   randomNormal,
+  randomPermutation,
+  randomTruncatedNormal,
   randomUniform,
   read,
   referenceDevice,
@@ -15,7 +18,11 @@ import {
 } from '@deftjs/tensor';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { openWasmNode } from '../../../packages/tensor/src/node/wasm.ts';
+import { erfReference, threefryReference } from '../../../packages/tensor/src/ops/elementwise.ts';
+import { openWebGPU } from '../../../packages/tensor/src/webgpu/index.ts';
 import { threefry2x32 } from '../../support/samples/elementwise.ts';
+import { hasWebGPU, testAdapter } from '../../support/webgpu.ts';
 
 beforeAll(() => setDevice(referenceDevice()));
 
@@ -104,5 +111,85 @@ describe('random tensors', () => {
     expect([...normalNumbers(key, 5)]).toEqual([...normalNumbers(key, 8)].slice(0, 5));
     expect(await all(randomNormal(key, [5]))).toEqual([...normalNumbers(key, 5)].map(Math.fround));
     expect(randomNormal(key, [2, 3], 'f16').dtype).toBe('f16');
+  });
+
+  it('of whole numbers lie in their range and fill it evenly', async () => {
+    const [low, high, count] = [-3, 4, 21_000];
+    const drawn = await all(randomInteger(key, [count], low, high));
+    const share = count / (high - low);
+    for (let value = low; value < high; value += 1) {
+      const seen = drawn.filter((v) => v === value).length;
+      expect(Math.abs(seen - share)).toBeLessThan(5 * Math.sqrt(share * (1 - 1 / (high - low))));
+    }
+    expect(drawn.every((v) => v >= low && v < high)).toBe(true);
+    const ends = await all(randomInteger(key, [50], -(2 ** 31), -(2 ** 31) + 1));
+    expect(ends).toEqual(new Array(50).fill(-(2 ** 31)));
+  });
+
+  it('of permutations hold each position once, and every position comes first about equally often', async () => {
+    const [count, trials] = [5, 2000];
+    const firsts = new Array<number>(count).fill(0);
+    for (let i = 0; i < trials; i += 1) {
+      const order = await all(randomPermutation(foldIn(key, i), count));
+      expect(order.toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3, 4]);
+      firsts[order[0]!]! += 1;
+    }
+    for (const seen of firsts)
+      expect(Math.abs(seen - trials / count)).toBeLessThan(5 * Math.sqrt((trials / count) * (1 - 1 / count)));
+    expect(await all(randomPermutation(key, 0))).toEqual([]);
+  });
+
+  it('of truncated normal numbers have the moments of what is left of the distribution', async () => {
+    const [low, high, count] = [-0.5, 2, 20_000];
+    const z = await all(randomTruncatedNormal(key, [count], { low, high }, 'f64'));
+    expect(z.every((v) => v >= low && v <= high)).toBe(true);
+    // Mean (phi(low) - phi(high)) / Z; variance 1 + (low phi(low) - high phi(high)) / Z - mean^2, below 1.
+    const phi = (v: number): number => Math.exp((-v * v) / 2) / Math.sqrt(2 * Math.PI);
+    const share = (erfReference(high * Math.SQRT1_2) - erfReference(low * Math.SQRT1_2)) / 2;
+    const mean = (phi(low) - phi(high)) / share;
+    const variance = 1 + (low * phi(low) - high * phi(high)) / share - mean ** 2;
+    const got = z.reduce((sum, v) => sum + v, 0) / count;
+    const spread = z.reduce((sum, v) => sum + (v - got) ** 2, 0) / count;
+    expect(Math.abs(got - mean)).toBeLessThan(5 * Math.sqrt(variance / count));
+    expect(Math.abs(spread - variance)).toBeLessThan(5 * variance * Math.sqrt(2 / count));
+  });
+
+  it('of a million normal numbers: mean, variance, and the distance from the distribution function', () => {
+    const count = 2 ** 20;
+    const z = normalNumbers(key, count).toSorted();
+    const mean = z.reduce((sum, v) => sum + v, 0) / count;
+    const variance = z.reduce((sum, v) => sum + (v - mean) ** 2, 0) / count;
+    expect(Math.abs(mean)).toBeLessThan(4e-3);
+    expect(Math.abs(variance - 1)).toBeLessThan(6e-3);
+    let distance = 0;
+    for (let i = 0; i < count; i += 64) {
+      const below = (1 + erfReference(z[i]! * Math.SQRT1_2)) / 2;
+      distance = Math.max(distance, Math.abs(below - i / count) - 64 / count);
+    }
+    // Kolmogorov: P(D sqrt(n) > 2.23) = 1e-4.
+    expect(distance * Math.sqrt(count)).toBeLessThan(2.23);
+  });
+});
+
+describe('2^20 random words', () => {
+  /** FNV-1a over the words. */
+  const hash = (words_: Iterable<number>): number => {
+    let state = 0x811c9dc5;
+    for (const word of words_) state = Math.imul(state ^ word, 0x01000193) >>> 0;
+    return state;
+  };
+  const key = keyOf(123);
+  const wanted = hash(Array.from({ length: 2 ** 20 }, (_, i) => threefryReference(key[0], key[1], i)));
+
+  it('are the same on wasm', async () => {
+    const device = await openWasmNode({ threads: 2 });
+    expect(hash(await read(randomBits(key, [2 ** 20]), device))).toBe(wanted);
+    await device.close();
+  });
+
+  it.skipIf(!hasWebGPU)('are the same on WebGPU', async () => {
+    const device = await openWebGPU((await testAdapter()).adapter);
+    expect(hash(await read(randomBits(key, [2 ** 20]), device))).toBe(wanted);
+    await device.close();
   });
 });
