@@ -1,6 +1,6 @@
 import { customVjp, vjp } from '@deftjs/autograd';
 import { GradcheckError, gradcheck } from '@deftjs/autograd/gradcheck';
-import { orthonormalBasis } from '@deftjs/deft';
+import { orthonormalBasis } from '@deftjs/autograd/linalg';
 import {
   add,
   attention,

@@ -62,10 +62,15 @@ export function customVjp(f: TensorFunction, rule: VjpRule): TensorFunction {
   return (...x) => withVjp(f(...x.map(stopGradient)), x, f, rule);
 }
 
+/** The same with a rule for its derivative forwards, of which the one in reverse is the transpose. */
+export function withJvp(value: Tensor, x: readonly Tensor[], rule: JvpRule): Tensor {
+  return apply(customJvpOp, [value, ...x], { rule });
+}
+
 /**
  * The function f with the rule for its derivative forwards, of which the one in reverse is the transpose: one rule
  * serves both. f depends on its arguments and constants only.
  */
 export function customJvp(f: TensorFunction, rule: JvpRule): TensorFunction {
-  return (...x) => apply(customJvpOp, [f(...x.map(stopGradient)), ...x], { rule });
+  return (...x) => withJvp(f(...x.map(stopGradient)), x, rule);
 }

@@ -8,18 +8,16 @@
  *     H A = [[R_00, R_0], [0, A1]]   so that   Q(A) = H diag(1, Q(A1))                                        (2)
  *
  * The signs matter: DEFT's R is learnt against this Q, and a QR of other signs loads the same file as another model.
- * Cotangent of A from that G of Q (R then is the constant Q^T A of the factorisation):
+ * Tangent of Q along dA (Walter and Lehmann 2010), of which the derivative in reverse is the transpose:
  *
- *     M = -G^T Q,   S = tril(M) + strict_tril(M)^T,   dA = (G + Q S) R^-T                                     (3)
+ *     M = Q^T dA R^-1,   dQ = dA R^-1 - Q (M - N + N^T),   N = strict_tril(M)                                 (3)
  *
- * It needs full column rank; a column that depends on those before it gives infinite cotangents.
+ * It needs full column rank; a column that depends on those before it gives infinities.
  */
-import { vjp, withVjp } from '@deftjs/autograd';
 import {
   add,
   and,
   cast,
-  concat,
   div,
   equal,
   expand,
@@ -27,7 +25,6 @@ import {
   greater,
   greaterEqual,
   iota,
-  lessEqual,
   matmul,
   mul,
   narrow,
@@ -45,30 +42,15 @@ import {
   transpose,
   where,
 } from '@deftjs/tensor';
-
-/** Row and column numbers of matrices, to compare with each other. */
-function positions({ shape }: Tensor): { row: Tensor; column: Tensor } {
-  const matrix = shape.slice(-2);
-  return { row: iota(matrix, 0), column: iota(matrix, 1) };
-}
-
-/** The entries on and above the diagonal of the last two axes; zeros below. */
-function upperTriangle(A: Tensor): Tensor {
-  const { row, column } = positions(A);
-  return where(lessEqual(row, column), A, 0);
-}
-
-/** tril(M) + strict_tril(M)^T: the lower triangle mirrored at the diagonal. */
-function mirrorLower(M: Tensor): Tensor {
-  const { row, column } = positions(M);
-  return where(lessEqual(column, row), M, transpose(M));
-}
+import { withJvp } from '../custom.ts';
+import { expectFewColumns, identity, upperTriangle } from './matrix.ts';
+import { solveTriangular } from './triangular.ts';
 
 /**
  * Q^T of (2) for A^T = `rows` [..., n, m]. Vectors lie in rows because folds along the last axis read memory in order.
  * Two folds for each row, one on the way down and one on the way up.
  */
-function householderRows(rows: Tensor): Tensor {
+export function householderRows(rows: Tensor): Tensor {
   const [n, m] = rows.shape.slice(-2) as [number, number];
   const x = narrow(rows, -2, 0, 1); // [..., 1, m]
   const head = narrow(x, -1, 0, 1); // [..., 1, 1]
@@ -92,44 +74,61 @@ function householderRows(rows: Tensor): Tensor {
   return reflect(block, sum(mul(v, block), -1, true)); // (2)
 }
 
-/** The inverse of upper triangular matrices [..., n, n], by back substitution: last row first. */
-function invertUpper(R: Tensor): Tensor {
-  const n = R.shape.at(-1)!;
-  const { row, column } = positions(R);
-  const solved: Tensor[] = [];
-  let rest: Tensor = expand(cast(equal(row, column), R.dtype), R.shape);
-  for (let k = n - 1; k >= 0; k -= 1) {
-    const above = narrow(R, -1, k, 1); // [..., n, 1]
-    const z = div(narrow(rest, -2, k, 1), narrow(above, -2, k, 1));
-    solved.unshift(z);
-    if (k > 0) rest = sub(narrow(rest, -2, 0, k), mul(narrow(above, -2, 0, k), z));
-  }
-  return concat(solved, -2);
-}
-
-/** Q of matrices [..., m, n]. */
+/** Q [..., m, n]. */
 function basisOf(A: Tensor): Tensor {
   return transpose(householderRows(transpose(A)));
 }
 
 /** R^-1 of A = Q R. */
 function inverseFactor(Q: Tensor, A: Tensor): Tensor {
-  return invertUpper(upperTriangle(matmul(transpose(Q), A)));
+  const R = upperTriangle(matmul(transpose(Q), A));
+  return solveTriangular(R, expand(identity(R.shape.at(-1)!, R.dtype), R.shape), 'upper');
+}
+
+/** @throws ShapeError, RangeError */
+function expectTall(A: Tensor): void {
+  const [m, n] = A.shape.slice(-2);
+  if (A.rank < 2 || n! < 1 || m! < n!) {
+    throw new ShapeError(`qr: expected [..., m, n] with m >= n >= 1; got ${formatShape(A.shape)}`);
+  }
+  expectFewColumns('qr', n!, 'use qrOnHost');
+}
+
+/** Q of A with its value, and that of R^-1, computed already. */
+function basisWithRule(A: Tensor, value: Tensor, inverse: Tensor): Tensor {
+  return withJvp(value, [A], ([dA], Q, a) => {
+    const R = upperTriangle(matmul(transpose(Q), a!));
+    const inverseR = withJvp(inverse, [R], ([dR], X) => neg(matmul(matmul(X, dR!), X)));
+    const scaled = matmul(dA!, inverseR);
+    const M = matmul(transpose(Q), scaled);
+    const N = strictLower(M);
+    return sub(scaled, matmul(Q, add(sub(M, N), transpose(N)))); // (3)
+  });
+}
+
+function strictLower(M: Tensor): Tensor {
+  return sub(M, upperTriangle(M));
 }
 
 /**
- * Q of the QR decomposition of each A [m, n]: orthonormal columns that span A's, with LAPACK's signs. Differentiable
- * by (3). Entries whose squares underflow count as zero; a column of zeros gives a unit vector. All of one shape are
- * decomposed as one batch: as many kernels as for one.
- * @throws ShapeError unless each A is a matrix with m >= n >= 1
+ * Q of the QR decomposition of A [..., m, n]: orthonormal columns that span A's, with LAPACK's signs. Differentiable
+ * by (3). Entries whose squares underflow count as zero; a column of zeros gives a unit vector.
+ * @throws ShapeError unless m >= n >= 1, RangeError for more than 128 columns
+ */
+export function orthonormalBasis(A: Tensor): Tensor {
+  expectTall(A);
+  const constant = stopGradient(A);
+  const value = basisOf(constant);
+  return basisWithRule(A, value, inverseFactor(value, constant));
+}
+
+/**
+ * `orthonormalBasis` of each matrix [m, n]. All of one shape are decomposed as one batch, in as many kernels as one,
+ * and each has derivatives of its own.
+ * @throws as `orthonormalBasis`
  */
 export function orthonormalBases(matrices: readonly Tensor[]): Tensor[] {
-  for (const A of matrices) {
-    const [m, n] = A.shape;
-    if (A.rank !== 2 || n! < 1 || m! < n!) {
-      throw new ShapeError(`qr: expected [m, n] with m >= n >= 1; got ${formatShape(A.shape)}`);
-    }
-  }
+  for (const A of matrices) expectTall(A);
   const batches = new Map<string, number[]>();
   matrices.forEach(({ shape, dtype }, i) => {
     const kind = `${dtype}${formatShape(shape)}`;
@@ -137,7 +136,7 @@ export function orthonormalBases(matrices: readonly Tensor[]): Tensor[] {
   });
   const bases = new Array<Tensor>(matrices.length);
   for (const members of batches.values()) {
-    const A = stack(members.map((i) => stopGradient(matrices[i]!))); // [L, m, n]
+    const A = stack(members.map((i) => stopGradient(matrices[i]!))); // [L, ..., m, n]
     const Q = basisOf(A);
     const inverse = inverseFactor(Q, A); // nothing that is only evaluated depends on it
     members.forEach((member, i) => {
@@ -152,36 +151,10 @@ function entry(batch: Tensor, i: number): Tensor {
   return squeeze(narrow(batch, 0, i, 1), 0);
 }
 
-/** Q of A with its value, and that of R^-1, computed already: derivatives are those of A alone. */
-function basisWithRule(A: Tensor, value: Tensor, inverse: Tensor): Tensor {
-  return withVjp(
-    value,
-    [A],
-    (x) => basisOf(x!),
-    (G, Q, x) => {
-      const S = mirrorLower(neg(matmul(transpose(G), Q)));
-      const inverseR = withVjp(
-        inverse,
-        [Q, x!],
-        (q, a) => inverseFactor(q!, a!),
-        (dy, _, q, a) => vjp(inverseFactor, q!, a!).pullback(dy),
-      );
-      return [matmul(add(G, matmul(Q, S)), transpose(inverseR))]; // (3)
-    },
-  );
-}
-
 /**
- * Q of the QR decomposition of one matrix, as `orthonormalBases`.
- * @throws ShapeError unless A is a matrix with m >= n >= 1
- */
-export function orthonormalBasis(A: Tensor): Tensor {
-  return orthonormalBases([A])[0]!;
-}
-
-/**
- * Q [m, n] and R [n, n] of the QR decomposition of A [m, n], with LAPACK's signs.
- * @throws ShapeError unless A is a matrix with m >= n >= 1
+ * Q [..., m, n] and R [..., n, n] of A [..., m, n], with LAPACK's signs. R = Q^T A to any order, so its derivatives
+ * are those of the product.
+ * @throws as `orthonormalBasis`
  */
 export function qr(A: Tensor): { readonly Q: Tensor; readonly R: Tensor } {
   const Q = orthonormalBasis(A);

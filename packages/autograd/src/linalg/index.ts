@@ -1,0 +1,8 @@
+/** Decompositions of matrices [..., m, n] as differentiable functions, batched over leading axes. */
+export { type Eigen, eigh } from './eigh.ts';
+export { eighOnHost, qrOnHost, svdOnHost } from './host.ts';
+export { type NonNegativeFactors, nmf } from './nmf.ts';
+export { polar, polarFactor } from './polar.ts';
+export { orthonormalBases, orthonormalBasis, qr } from './qr.ts';
+export { type RandomizedSvdOptions, randomizedSvd, type Svd, svd } from './svd.ts';
+export { cholesky, solveTriangular } from './triangular.ts';
