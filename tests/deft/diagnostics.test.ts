@@ -3,8 +3,10 @@ import {
   attach,
   deft,
   diagnose,
+  full,
   type LayerAdapter,
   type LayerDiagnostics,
+  type LowRankChange,
   lora,
   type Method,
 } from '@deftjs/deft';
@@ -40,16 +42,17 @@ describe('diagnose', () => {
     ['none', deft({ rank: 2, start: 'random' })],
     ['relu', deft({ rank: 2, projector: 'relu', start: 'random', alpha: 5 })],
     ['relu_both', deft({ rank: 2, projector: 'relu_both', start: 'random' })],
+    ['svd', deft({ rank: 2, projector: 'svd', start: 'random' })],
     ['qr', deft({ rank: 2, projector: 'qr', start: 'random' })],
     ['para', deft({ rank: 2, projector: 'relu', para: true })],
     ['lora', lora({ rank: 2, alpha: 5 })],
   ])('%s: equals the numbers of the dense matrices', async (_name, method) => {
     const { layer, numbers } = await adapted(method);
-    const { written, removed } = (layer.adapters.default as LayerAdapter).change;
+    const { written, removed } = (layer.adapters.default as LayerAdapter).change as LowRankChange;
     const W0 = await matrixOf(layer.weight.value);
     const zero = W0.map((row) => row.map(() => 0));
     const put = written ? product(await matrixOf(written.basis), await matrixOf(written.rows)) : zero;
-    const K = removed && product(await matrixOf(removed.left), transposed(await matrixOf(removed.right)));
+    const K = removed && product(await matrixOf(removed.left), transposed(await matrixOf(removed.right!)));
     const taken = K ? product(K, W0) : zero;
     const delta = plus(put, taken, -1);
     // Small matrices are read as float32, and the roots of differences halve the digits at worst.
@@ -64,6 +67,23 @@ describe('diagnose', () => {
     const total = singular.reduce((a, b) => a + b, 0);
     const entropy = singular.reduce((a, s) => (s < 1e-6 ? a : a - (s / total) * Math.log(s / total)), 0);
     expect(numbers.effectiveRank).toBeCloseTo(Math.exp(entropy), 2);
+    const kept = K ? plus(eye(8), K, -1) : eye(8);
+    const spectrum = symmetricEigen(product(transposed(kept), kept)).values.map((v) =>
+      Math.sqrt(Math.max(0, v)),
+    );
+    const amplifies = spectrum[0]! > 1.01;
+    expect(numbers.warnings).toHaveLength(amplifies ? 1 : 0);
+    if (!K) expect(numbers.keptSpectrum).toEqual([]);
+    // Outside of the span of L and T the spectrum of I - K is 1.
+    else if (amplifies) expect(numbers.keptSpectrum[0]! / spectrum[0]!).toBeCloseTo(1, 3);
+    else expect(numbers.keptSpectrum.every((s) => Math.min(Math.abs(s), Math.abs(s - 1)) < 2e-3)).toBe(true);
+  });
+
+  it('counts the directions of a whole weight', async () => {
+    const { numbers } = await adapted(full());
+    expect(numbers.effectiveRank).toBeGreaterThan(3);
+    expect(numbers.injectedEnergy).toBe(numbers.changeEnergy);
+    expect(numbers.projectorDefect).toBeNull();
   });
 
   it('sees no change at an identity start, though as much is removed as is written', async () => {

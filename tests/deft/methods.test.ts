@@ -1,21 +1,29 @@
 import { grad } from '@deftjs/autograd';
 import { gradcheck } from '@deftjs/autograd/gradcheck';
-import { Conv2d, initialize, Linear } from '@deftjs/autograd/nn';
+import { Conv2d, initialize, Linear, setTraining } from '@deftjs/autograd/nn';
 import {
   type AdaptedLayer,
   attach,
+  cacheChanges,
   deft,
   deftPresets,
+  full,
+  type LowRankChange,
   lora,
   type Method,
   merge,
   type ProjectorName,
+  type ProjectorScaling,
   parameterCount,
-  projections,
+  projectorOf,
+  projectors,
+  svdiff,
+  withDropout,
 } from '@deftjs/deft';
 import {
   add,
   conv2d,
+  type Key,
   linear,
   mul,
   numel,
@@ -37,23 +45,34 @@ import { relativeError } from './toy.ts';
 const device = referenceDevice();
 beforeAll(() => setDevice(device));
 
-const projectors = Object.keys(projections) as ProjectorName[];
+const names = Object.keys(projectors) as ProjectorName[];
+
+/** Every projector in every scaling that it has. */
+const scaled = names.flatMap((projector) =>
+  (Object.keys(projectors[projector]) as ProjectorScaling[]).map((scaling) => ({ projector, scaling })),
+);
 
 /** Every option of every method that changes what is computed. */
 const options: [string, Method][] = [
-  ...projectors.flatMap((projector): [string, Method][] => [
-    [`deft ${projector}`, deft({ rank: 2, projector, start: 'random' })],
-    [`deft ${projector}, alpha`, deft({ rank: 2, projector, start: 'random', alpha: 3 })],
-    [`para ${projector}`, deft({ rank: 2, projector, para: true })],
-  ]),
+  ...scaled.flatMap((projection): [string, Method][] => {
+    const name = `${projection.projector}, ${projection.scaling}`;
+    return [
+      [`deft ${name}`, deft({ rank: 2, ...projection, start: 'random', alpha: 3 })],
+      [`para ${name}`, deft({ rank: 2, ...projection, para: true })],
+    ];
+  }),
+  ['deft qr, no alpha', deft({ rank: 2, projector: 'qr', start: 'random' })],
+  ['deft relu, gate', deft({ rank: 2, projector: 'relu', start: 'random', gate: 0.5 })],
   ['lora', lora({ rank: 2 })],
   ['lora, alpha, rsLoRA', lora({ rank: 2, alpha: 3, rsLora: true, start: 'gaussian' })],
+  ['svdiff', svdiff({ scale: 0.5 })],
+  ['full', full()],
 ];
 
 const identityOptions = options.flatMap(([name, method]): [string, Method][] => {
-  if (method.name === 'lora') return [[name, method]];
-  const { para, projector } = method.options;
-  if (para || projector === 'relu_both') return [];
+  if (method.name !== 'deft') return [[name, method]];
+  const { para, projector, scaling } = method.options;
+  if (para || !projectorOf(projector, scaling).restorable) return [];
   return [[name, deft({ ...method.options, start: 'identity' })]];
 });
 
@@ -135,13 +154,23 @@ describe.each(layers)('%s', (layerName, make, inputShape) => {
     const { parameters } = await adapt(layer, method);
     const count = Object.values(parameters).reduce((total, { shape }) => total + numel(shape), 0);
     expect(count).toBe(parameterCount(method, layer.weight.shape));
-    expect(count).toBe(method.name === 'deft' && method.options.para ? 2 * m : 2 * (m + n));
+    const expected = { lora: 2 * (m + n), svdiff: Math.min(m, n), full: m * n };
+    if (method.name !== 'deft') {
+      expect(count).toBe(expected[method.name]);
+      return;
+    }
+    const { projector, scaling, para, gate } = method.options;
+    const directions = projector === 'nmf' && scaling === 'faithful' ? 4 * m : 2 * m; // W and H instead of P
+    expect(count).toBe(directions + (para ? 0 : 2 * n) + (gate === null ? 0 : 1));
   });
 
   // The layer enters through linearMapOf alone: one option of each shape of formula tells for convolutions.
   const differentiated = options.filter(
     ([option]) =>
-      layerName === 'Linear' || ['deft relu_both', 'para qr', 'lora, alpha, rsLoRA'].includes(option),
+      layerName === 'Linear' ||
+      ['deft relu_both, faithful', 'para qr, faithful', 'lora, alpha, rsLoRA', 'svdiff', 'full'].includes(
+        option,
+      ),
   );
   it.each(differentiated)('%s: has the gradients of its definition', async (_option, method) => {
     const layer = prepared(make);
@@ -154,7 +183,9 @@ describe.each(layers)('%s', (layerName, make, inputShape) => {
         ? linear(x, layer.weight.value)
         : conv2d(x, layer.weight.value, null, layer.options);
     const f = (...theta: Tensor[]): Tensor =>
-      method.changes([Object.fromEntries(names.map((name, i) => [name, theta[i]!]))])[0]!.apply(x, y0, map);
+      method
+        .changes([{ ...adapter.fixed, ...Object.fromEntries(names.map((name, i) => [name, theta[i]!])) }])[0]!
+        .apply(x, y0, map);
     await gradcheck(
       f,
       names.map((name) => adapter.parameters[name]!.value),
@@ -162,31 +193,46 @@ describe.each(layers)('%s', (layerName, make, inputShape) => {
   });
 });
 
-/** s Q R - L T^T W0 or s B A by plain loops, from the projection's factors. */
-async function dense(layer: AdaptedLayer, { method, parameters }: LayerAdapter): Promise<Tensor> {
+/** The weight's change by plain loops, from the projection's factors or the method's own. */
+async function dense(layer: AdaptedLayer, { method, parameters, fixed }: LayerAdapter): Promise<Tensor> {
   const [m, n] = matrixShape(layer.weight.shape);
   const asMatrix = async (value: Tensor): Promise<number[][]> =>
     rowsOf(await read(value), value.size / value.shape[0]!);
   const W0 = rowsOf(await read(layer.weight.value), n);
-  const scaled = (a: number[][], s: number): number[][] => a.map((row) => row.map((value) => s * value));
+  const times = (a: number[][], s: number): number[][] => a.map((row) => row.map((value) => s * value));
+  const values = Object.fromEntries(Object.entries(parameters).map(([name, { value }]) => [name, value]));
   let delta: number[][];
-  if (method.name === 'lora') {
-    const { rank, alpha, rsLora } = method.options;
-    const [A, B] = [await asMatrix(parameters.lora_A!.value), await asMatrix(parameters.lora_B!.value)];
-    delta = scaled(product(B, A), alpha / (rsLora ? Math.sqrt(rank) : rank));
-  } else {
-    const { rank, alpha, para, projector } = method.options;
-    const projection = projections[projector](parameters.deft_P!.value);
-    const [Q, L, T] = [
-      await asMatrix(projection.basis),
-      await asMatrix(projection.left),
-      await asMatrix(projection.right),
-    ];
-    const removed = product(product(L, transposed(T)), W0); // K is built here, and only here
-    delta = scaled(removed, -1);
-    if (!para) {
-      const R = await asMatrix(parameters.deft_R!.value);
-      delta = plus(delta, scaled(product(Q, R), alpha === null ? 1 : alpha / rank));
+  switch (method.name) {
+    case 'lora': {
+      const { rank, alpha, rsLora } = method.options;
+      const [A, B] = [await asMatrix(values.lora_A!), await asMatrix(values.lora_B!)];
+      delta = times(product(B, A), alpha / (rsLora ? Math.sqrt(rank) : rank));
+      break;
+    }
+    case 'svdiff': {
+      const [U, V] = [await asMatrix(fixed.U!), await asMatrix(fixed.V!)];
+      const [s, d] = [[...(await read(fixed.S!))], [...(await read(values.svdiff_d!))]];
+      const moved = s.map((x, i) => Math.max(0, x + method.options.scale * d[i]!) - x);
+      delta = product(
+        U.map((row) => row.map((x, i) => x * moved[i]!)),
+        transposed(V),
+      );
+      break;
+    }
+    case 'full':
+      delta = await asMatrix(values.full_D!);
+      break;
+    default: {
+      const { rank, alpha, para, projector, scaling } = method.options;
+      const projection = projectorOf(projector, scaling).project(values);
+      const [Q, L] = [await asMatrix(projection.basis), await asMatrix(projection.left)];
+      const K = projection.right ? product(L, transposed(await asMatrix(projection.right))) : L;
+      delta = times(product(K, W0), -1); // K is built here, and only here
+      if (!para) {
+        const gate = values.deft_gate ? 1 / (1 + Math.exp(-(await read(values.deft_gate))[0]!)) : 1;
+        const R = await asMatrix(values.deft_R!);
+        delta = plus(delta, times(product(Q, R), (alpha === null ? 1 : alpha / rank) * gate));
+      }
     }
   }
   expect(delta.length).toBe(m);
@@ -204,7 +250,9 @@ describe('cost', () => {
 
   const [b, m, n, r] = [2, 41, 3, 2];
 
-  it.each(options)('%s: nothing in a training step is larger than the weight', async (_option, method) => {
+  // relu_outer is a function of P P^T by its definition.
+  const thin = options.filter(([option]) => !option.includes('relu_outer'));
+  it.each(thin)('%s: nothing in a training step is larger than the weight', async (_option, method) => {
     const layer = prepared(() => new Linear(n, m));
     const adapter = await adapt(layer, method);
     const x = randomNormal([4, 4], [b, n]);
@@ -214,7 +262,9 @@ describe('cost', () => {
     const map = linearMapOf(layer);
     const step = grad((parameters: Record<string, Tensor>) => {
       const y0 = linear(x, layer.weight.value);
-      return sum(mul(add(y0, method.changes([parameters])[0]!.apply(x, y0, map)), 2));
+      return sum(
+        mul(add(y0, method.changes([{ ...adapter.fixed, ...parameters }])[0]!.apply(x, y0, map)), 2),
+      );
     })(theta);
     const nodes = graphOf(...Object.values(step));
     expect(Math.max(...nodes.map(({ size }) => size))).toBeLessThanOrEqual(m * n); // m m is 1681, m n is 123
@@ -246,9 +296,9 @@ describe('projections', () => {
     [1, 1.5],
     [-0.75, -0.5],
   ]);
-  const K = async (name: ProjectorName): Promise<number[][]> => {
-    const { left, right } = projections[name](P);
-    return product(await matrixOf(left), transposed(await matrixOf(right)));
+  const K = async (name: ProjectorName, scaling: ProjectorScaling = 'faithful'): Promise<number[][]> => {
+    const { left, right } = projectorOf(name, scaling).project({ deft_P: P });
+    return right ? product(await matrixOf(left), transposed(await matrixOf(right))) : matrixOf(left);
   };
   const positive = (a: number[][]): number[][] => a.map((row) => row.map((x) => Math.max(0, x)));
 
@@ -257,19 +307,98 @@ describe('projections', () => {
     expect(await K('none')).toEqual(product(p, transposed(p)));
     expect(await K('relu')).toEqual(product(p, transposed(positive(p))));
     expect(await K('relu_both')).toEqual(product(positive(p), transposed(positive(p))));
+    expect(await K('relu_outer')).toEqual(positive(product(p, transposed(p))));
   });
 
-  it('of qr and polar are the orthogonal projector on the columns of P', async () => {
-    for (const name of ['qr', 'polar'] as const) {
-      const k = await K(name);
-      expect(largest(plus(product(k, k), k, -1))).toBeLessThan(1e-13);
-      expect(largest(plus(k, transposed(k), -1))).toBeLessThan(1e-13);
-      expect(largest(plus(product(k, await matrixOf(P)), await matrixOf(P), -1))).toBeLessThan(1e-13);
-    }
+  it('are functions of one matrix: tsvd is lrmf, eigen is P P^T, and tsvd squared is P P^T', async () => {
+    const raw = await K('none');
+    const root = await K('tsvd');
+    expect(largest(plus(await K('lrmf'), root, -1))).toBeLessThan(1e-14);
+    expect(largest(plus(await K('eigen'), raw, -1))).toBeLessThan(1.1e-6); // the 1e-6 I of the official code
+    expect(largest(plus(product(root, root), raw, -1))).toBeLessThan(1e-13);
+  });
+
+  it('of nmf is the product of its own factors without their negative entries', async () => {
+    const H = transposed(await matrixOf(P));
+    const { left, right } = projectorOf('nmf', 'faithful').project({ deft_W: P, deft_H: tensorOf(H) });
+    const k = product(await matrixOf(left), transposed(await matrixOf(right!)));
+    expect(k).toEqual(product(positive(await matrixOf(P)), positive(H)));
+  });
+
+  it.each([
+    ...(['qr', 'polar', 'svd'] as const).map((name) => [name, 'faithful'] as const),
+    ...(['tsvd', 'lrmf', 'eigen', 'nmf'] as const).map((name) => [name, 'projector'] as const),
+  ])('of %s, %s, is the orthogonal projector on the columns of P', async (name, scaling) => {
+    const k = await K(name, scaling);
+    const p = await matrixOf(P);
+    const spanned = name === 'nmf' ? positive(p) : p;
+    expect(largest(plus(product(k, k), k, -1))).toBeLessThan(1e-13);
+    expect(largest(plus(k, transposed(k), -1))).toBeLessThan(1e-13);
+    expect(largest(plus(product(k, spanned), spanned, -1))).toBeLessThan(1e-13);
   });
 
   it('write in the directions of P where they are not orthonormal', async () => {
-    for (const name of ['none', 'relu', 'relu_both'] as const) expect(projections[name](P).basis).toBe(P);
+    for (const name of ['none', 'relu', 'relu_both'] as const)
+      expect(projectorOf(name, 'faithful').project({ deft_P: P }).basis).toBe(P);
+  });
+});
+
+describe('dropout', () => {
+  const x = tensor(new Float32Array(40).fill(1), [4, 10]);
+  const outputs = async (layer: AdaptedLayer, key: Key): Promise<number[]> => [
+    ...(await read(
+      withDropout(layer, key, () => layer.forward(x)),
+      device,
+    )),
+  ];
+
+  it('drops from what is written, by the key and in training alone', async () => {
+    const layer = prepared(() => new Linear(10, 6, { bias: false }));
+    const method = deft({ rank: 2, projector: 'qr', start: 'random', dropout: 0.5 });
+    const adapter = await adapt(layer, method);
+    perturb(adapter);
+    expect(() => layer.forward(x)).toThrow('adapter: dropout 0.5 needs a key in training');
+    const first = await outputs(layer, [1, 2]);
+    expect(await outputs(layer, [1, 2])).toEqual(first);
+    expect(await outputs(layer, [1, 3])).not.toEqual(first);
+    // Equal rows of x with other entries dropped: rows differ, but only within the span that R writes in.
+    const rows = rowsOf(first, 6);
+    const difference = plus([rows[0]!], [rows[1]!], -1);
+    const Q = await matrixOf((adapter.change as LowRankChange).written!.basis, device);
+    expect(largest(difference)).toBeGreaterThan(1e-3);
+    expect(largest(plus(product(product(difference, Q), transposed(Q)), difference, -1))).toBeLessThan(1e-5);
+    setTraining(layer, false);
+    const calm = rowsOf(await read(layer.forward(x), device), 6);
+    expect(calm[0]).toEqual(calm[1]);
+  });
+
+  it('does not touch what PaRa removes', async () => {
+    const layer = prepared(() => new Linear(10, 6));
+    await adapt(layer, deft({ rank: 2, projector: 'qr', para: true, dropout: 0.5 }));
+    expect(await outputs(layer, [1, 2])).toEqual(await outputs(layer, [3, 4]));
+  });
+});
+
+describe('cacheChanges', () => {
+  it('leaves no decomposition to evaluation, until a parameter changes', async () => {
+    const layer = prepared(() => new Linear(5, 7));
+    const adapter = await adapt(layer, deft({ rank: 2, projector: 'svd' }));
+    perturb(adapter);
+    const x = randomNormal([1, 2], [3, 5]);
+    const size = (y: Tensor): number => {
+      const nodes = new Set([y]);
+      for (const { source } of nodes)
+        if (source.kind === 'applied') for (const input of source.inputs) nodes.add(input);
+      return nodes.size;
+    };
+    const before = layer.forward(x);
+    const expected = [...(await read(layer.forward(x), device))];
+    expect(size(before)).toBeGreaterThan(100);
+    await cacheChanges(layer, device);
+    expect(size(layer.forward(x))).toBeLessThan(25);
+    expect([...(await read(layer.forward(x), device))]).toEqual(expected);
+    adapter.parameters.deft_P!.value = randomNormal([9, 9], [7, 2]);
+    expect(size(layer.forward(x))).toBeGreaterThan(100);
   });
 });
 
@@ -282,8 +411,17 @@ describe('options', () => {
       alpha: null,
       start: 'identity',
       initScale: 1,
+      scaling: 'faithful',
+      gate: null,
+      dropout: 0,
     });
-    expect(lora({ rank: 6 }).options).toEqual({ rank: 6, alpha: 6, start: 'kaiming', rsLora: false });
+    expect(lora({ rank: 6 }).options).toEqual({
+      rank: 6,
+      alpha: 6,
+      start: 'kaiming',
+      rsLora: false,
+      dropout: 0,
+    });
     expect(deft(deftPresets.paper.options).identityAtInit).toBe(false);
     expect(deft(deftPresets.recommended.options).options.projector).toBe('qr');
   });
@@ -295,8 +433,15 @@ describe('options', () => {
     [() => lora({ alpha: Number.NaN }), 'lora: alpha must be a positive number or null; got NaN'],
     [
       () => deft({ projector: 'relu_both' }),
-      'deft: relu_both removes relu(P) relu(P)^T W0, which P R cannot give back; use start "random" or para',
+      'deft: relu_both removes what P R cannot give back; use start "random" or para',
     ],
+    [
+      () => deft({ scaling: 'projector' }),
+      'deft: the projector none has no scaling "projector"; tsvd, lrmf, eigen and nmf have',
+    ],
+    [() => deft({ para: true, gate: 0 }), 'deft: PaRa writes nothing that a gate could scale'],
+    [() => lora({ dropout: 1 }), 'lora: dropout must be in [0, 1); got 1'],
+    [() => svdiff({ scale: 0 }), 'svdiff: scale must be a positive number; got 0'],
   ])('are refused by name (%#)', (make, message) => {
     expect(make).toThrow(new RangeError(message));
   });

@@ -18,8 +18,6 @@ import {
   lora,
   type Method,
   type PeftFiles,
-  type ProjectorName,
-  projections,
   readPeftConfig,
   writePeft,
 } from '@deftjs/deft';
@@ -74,7 +72,7 @@ const values = async (model: Module): Promise<Record<string, readonly number[]>>
   );
 
 const methods: [string, Method][] = [
-  ...(Object.keys(projections) as ProjectorName[]).map((projector): [string, Method] => [
+  ...(['none', 'relu', 'relu_both', 'qr', 'polar'] as const).map((projector): [string, Method] => [
     `DEFT ${projector}`,
     deft({ rank: 2, projector, start: 'random', alpha: 3, initScale: 0.5 }),
   ]),

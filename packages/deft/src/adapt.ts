@@ -21,13 +21,17 @@ import {
 } from './adapter.ts';
 import { type AdaptedLayer, matrixShape } from './linearMap.ts';
 import { parameterCount, type Theta } from './parametrization.ts';
-import type { Method } from './parametrizations/index.ts';
-import { findTargets, type Targets } from './targets.ts';
+import { type Method, variantOf } from './parametrizations/index.ts';
+import { endsWith, findTargets, type Targets } from './targets.ts';
 
 export interface AttachOptions {
   readonly method: Method;
   readonly targetModules: Targets;
   readonly excludeModules?: Targets;
+  /** Ranks of layers that differ from the method's: the first entry whose name ends the path, as in a list of targets. */
+  readonly rankPattern?: Readonly<Record<string, number>>;
+  /** The same for alpha. */
+  readonly alphaPattern?: Readonly<Record<string, number>>;
   /** Default "default". Several adapters of one layer need different names; their corrections add up. */
   readonly adapterName?: string;
   /** The initial values are a pure function of the seed, the layer's path and its weight. */
@@ -41,7 +45,7 @@ export interface AdaptedRow {
   readonly path: string;
   /** Of the layer's weight. */
   readonly shape: Shape;
-  readonly rank: number;
+  readonly rank: number | null;
   /** How many numbers are trained. */
   readonly parameters: number;
 }
@@ -54,23 +58,45 @@ export interface AdaptedRow {
  */
 export async function attach(module: Module, options: AttachOptions): Promise<AdaptedRow[]> {
   const { method, targetModules, excludeModules, adapterName = 'default', seed, device } = options;
+  const { rankPattern = {}, alphaPattern = {} } = options;
   const targets = [...findTargets(module, targetModules, excludeModules)];
-  for (const [path, layer] of targets) {
+  const variants = new Map<string, AdapterGroup>();
+  const planned = targets.map(([path, layer]) => {
+    const [rank, alpha] = [patternValue(rankPattern, path), patternValue(alphaPattern, path)];
+    const key = JSON.stringify([rank, alpha]);
+    const group = variants.get(key) ?? new AdapterGroup(variantOf(method, rank, alpha));
+    variants.set(key, group);
     expectFree(adapterName, path, layer);
-    expectRoom(path, layer, method.rank);
+    expectRoom(path, layer, group.method.rank);
+    return { path, layer, group };
+  });
+  const thetas = new Array<Theta>(planned.length);
+  for (const group of variants.values()) {
+    const members = planned.flatMap((plan, i) => (plan.group === group ? [i] : []));
+    const fresh = members.map((i) => {
+      const { path, layer } = planned[i]!;
+      return { W0: layer.weight.value, key: keyOfPath(seed, path) };
+    });
+    group.method.init(fresh).forEach((theta, i) => {
+      thetas[members[i]!] = theta;
+    });
   }
-  const thetas = method.init(
-    targets.map(([path, layer]) => ({ W0: layer.weight.value, key: keyOfPath(seed, path) })),
-  );
   const values = await onHost(thetas, device);
   const request: AdapterRequest = { method, targetModules, excludeModules: excludeModules ?? null };
-  const group = new AdapterGroup(method);
-  const adapters = targets.map(([path, layer], i) => ({
+  const fixed: Theta[] = [];
+  for (const { layer, group } of planned)
+    fixed.push((await group.method.fixed?.(layer.weight.value, device)) ?? {});
+  const adapters = planned.map(({ path, layer, group }, i) => ({
     path,
     layer,
-    adapter: new LayerAdapter(group, request, values[i]!),
+    adapter: new LayerAdapter(group, request, values[i]!, fixed[i]!),
   }));
   return mount(module, adapterName, adapters);
+}
+
+/** The value of the first name that ends the path. */
+function patternValue(pattern: Readonly<Record<string, number>>, path: string): number | undefined {
+  return Object.entries(pattern).find(([name]) => endsWith(path, name))?.[1];
 }
 
 /** Puts adapters on their layers under the name, with exactly their parameters and those of other adapters thawed. */
@@ -108,8 +134,9 @@ export function expectFree(adapterName: string, path: string, layer: AdaptedLaye
   }
 }
 
-function expectRoom(path: string, layer: AdaptedLayer, rank: number): void {
+function expectRoom(path: string, layer: AdaptedLayer, rank: number | null): void {
   expectUngrouped(path, layer);
+  if (rank === null) return;
   const { shape } = layer.weight;
   const limit = Math.min(...matrixShape(shape));
   if (rank > limit) {
@@ -136,7 +163,7 @@ function keyOfPath(seed: number, path: string): Key {
 }
 
 /** The thetas with their values computed, all in one program, and brought to the host: no device or scope owns them. */
-async function onHost(thetas: readonly Theta[], device: Device | undefined): Promise<Theta[]> {
+export async function onHost(thetas: readonly Theta[], device: Device | undefined): Promise<Theta[]> {
   await evaluate(
     thetas.flatMap((theta) => Object.values(theta)),
     device,

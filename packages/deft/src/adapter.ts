@@ -1,9 +1,20 @@
 /** An adapter on one layer: a method's theta as named parameters, and its correction to the layer's output. */
 import { Adapter, type Module, Parameter } from '@deftjs/autograd/nn';
-import { mul, type Tensor } from '@deftjs/tensor';
+import {
+  type Device,
+  dropout,
+  evaluate,
+  type Key,
+  keep,
+  mul,
+  narrow,
+  randomBits,
+  reshape,
+  type Tensor,
+  zerosLike,
+} from '@deftjs/tensor';
 import { type AdaptedLayer, linearMapOf } from './linearMap.ts';
-import type { LowRankChange } from './lowRankChange.ts';
-import type { Theta } from './parametrization.ts';
+import type { Theta, WeightChange } from './parametrization.ts';
 import type { Method } from './parametrizations/index.ts';
 import { adaptableLayers, type Targets } from './targets.ts';
 
@@ -20,9 +31,11 @@ export interface AdapterRequest {
  */
 export class AdapterGroup {
   readonly method: Method;
+  /** For dropout: every member has a stream of its own under it. */
+  dropoutKey: Key | Tensor | null = null;
   readonly #members: LayerAdapter[] = [];
   #values: readonly Tensor[] = [];
-  #changes: readonly LowRankChange[] = [];
+  #changes: readonly WeightChange[] = [];
 
   constructor(method: Method) {
     this.method = method;
@@ -33,19 +46,31 @@ export class AdapterGroup {
     return this.#members.push(member) - 1;
   }
 
-  changeOf(member: number): LowRankChange {
-    const values = this.#members.flatMap(({ parameters }) =>
-      Object.values(parameters).map(({ value }) => value),
-    );
+  /** The changes of all members, made anew when a parameter has another value. */
+  get changes(): readonly WeightChange[] {
+    const thetas = this.#members.map(({ parameters, fixed }) => ({
+      ...Object.fromEntries(Object.entries(parameters).map(([name, { value }]) => [name, value])),
+      ...fixed,
+    }));
+    const values = thetas.flatMap((theta) => Object.values(theta));
     if (values.length !== this.#values.length || values.some((value, i) => value !== this.#values[i])) {
       this.#values = values;
-      this.#changes = this.method.changes(
-        this.#members.map(({ parameters }) =>
-          Object.fromEntries(Object.entries(parameters).map(([name, { value }]) => [name, value])),
-        ),
+      this.#changes = this.method.changes(thetas);
+    }
+    return this.#changes;
+  }
+
+  /** x with entries dropped for a member, in training. @throws Error when no key was given */
+  dropped(x: Tensor, member: number): Tensor {
+    const { dropout: probability } = this.method;
+    if (probability === 0) return x;
+    if (this.dropoutKey === null) {
+      throw new Error(
+        `adapter: dropout ${probability} needs a key in training; call withDropout(module, key, run), or setTraining(module, false)`,
       );
     }
-    return this.#changes[member]!;
+    const keys = randomBits(this.dropoutKey, [this.#members.length, 2]);
+    return dropout(x, probability, reshape(narrow(keys, 0, member, 1), [2]));
   }
 }
 
@@ -55,12 +80,15 @@ export class LayerAdapter extends Adapter<AdaptedLayer> {
   /** t of W0 + t delta: 1 is the adapter as trained, 0 the base. A compiled function keeps what it was traced with. */
   strength = 1;
   readonly #parameters: Readonly<Record<string, Parameter>>;
+  readonly #fixed: Theta;
   readonly #group: AdapterGroup;
   readonly #number: number;
 
-  constructor(group: AdapterGroup, request: AdapterRequest, theta: Theta) {
+  /** @param fixed tensors that are never trained */
+  constructor(group: AdapterGroup, request: AdapterRequest, theta: Theta, fixed: Theta = {}) {
     super();
     this.request = request;
+    this.#fixed = fixed;
     this.#parameters = Object.fromEntries(
       Object.entries(theta).map(([name, value]) => {
         const parameter = new Parameter(value.shape, () => value);
@@ -83,9 +111,18 @@ export class LayerAdapter extends Adapter<AdaptedLayer> {
     return this.#parameters;
   }
 
+  /** Tensors of the method that are never trained, by its names. */
+  get fixed(): Theta {
+    return this.#fixed;
+  }
+
+  get group(): AdapterGroup {
+    return this.#group;
+  }
+
   /** What the parameters stand for now, at strength 1. */
-  get change(): LowRankChange {
-    return this.#group.changeOf(this.#number);
+  get change(): WeightChange {
+    return this.#group.changes[this.#number]!;
   }
 
   #scaled(delta: Tensor): Tensor {
@@ -93,7 +130,9 @@ export class LayerAdapter extends Adapter<AdaptedLayer> {
   }
 
   override delta(x: Tensor, y0: Tensor, layer: AdaptedLayer): Tensor {
-    return this.#scaled(this.change.apply(x, y0, linearMapOf(layer)));
+    if (this.strength === 0) return zerosLike(y0);
+    const seen = this.training ? this.#group.dropped(x, this.#number) : x;
+    return this.#scaled(this.change.apply(seen, y0, linearMapOf(layer)));
   }
 
   /** What merging adds to the layer's weight: float32, of its shape. */
@@ -129,4 +168,33 @@ export function requireAdapters(op: string, module: Module, adapterName: string)
   );
   const there = names.size === 0 ? 'none' : [...names].join(', ');
   throw new Error(`${op}: no adapter is named "${adapterName}"; there are: ${there}`);
+}
+
+/** The groups of the adapters of the name, each once; of all names when none is given. */
+function groupsOf(module: Module, adapterName?: string): Set<AdapterGroup> {
+  return new Set(attachedAdapters(module, adapterName).map(({ adapter }) => adapter.group));
+}
+
+/**
+ * The result of `run` while the key decides what dropout drops: the same key, the same entries. A compiled step takes a
+ * u32 tensor [2], so that every call has a key of its own.
+ */
+export function withDropout<R>(module: Module, key: Key | Tensor, run: () => R): R {
+  const before = [...groupsOf(module)].map((group) => [group, group.dropoutKey] as const);
+  try {
+    for (const [group] of before) group.dropoutKey = key;
+    return run();
+  } finally {
+    for (const [group, saved] of before) group.dropoutKey = saved;
+  }
+}
+
+/**
+ * Computes the factors of every change once, for evaluation: until a parameter has another value, the model's outputs
+ * are computed from them and no decomposition runs again.
+ */
+export async function cacheChanges(module: Module, device?: Device): Promise<void> {
+  const tensors = [...groupsOf(module)].flatMap(({ changes }) => changes.flatMap((change) => change.tensors));
+  await evaluate(tensors, device);
+  keep(tensors);
 }

@@ -7,13 +7,19 @@
  *     |F G|_F^2        = tr((F^T F) (G G^T))                                                                  (1)
  *     singular values  of F G are the roots of the eigenvalues of H^T (G G^T) H,  F^T F = H H^T                (2)
  *     |K^2 - K|_F^2    = tr(C^T (L^T L) C (T^T T)),  C = T^T L - I                                            (3)
+ *     I - K            is 1 outside of [L, T] = B H with B^T B = I, and I - H_L H_T^T within, [L, T]^T [L, T] = H^T H
+ *                      (4)
  */
+import { svdOnHost } from '@deftjs/autograd/linalg';
 import type { Module } from '@deftjs/autograd/nn';
 import {
   cast,
   concat,
   type Device,
+  equal,
   evaluate,
+  iota,
+  item,
   matmul,
   neg,
   read,
@@ -24,8 +30,10 @@ import {
   transpose,
 } from '@deftjs/tensor';
 import { type AttachedAdapter, requireAdapters } from './adapter.ts';
+import { isLowRank } from './algebra.ts';
 import { symmetricEigen } from './decompositions/symmetricEigen.ts';
-import { matrixShape } from './linearMap.ts';
+import { type AdaptedLayer, matrixShape } from './linearMap.ts';
+import type { LowRankChange } from './lowRankChange.ts';
 
 /** The numbers of one layer, at strength 1. Energies are Frobenius norms relative to that of W0. */
 export interface LayerDiagnostics {
@@ -43,7 +51,17 @@ export interface LayerDiagnostics {
    * number of directions that matter; 0 where delta is zero to rounding.
    */
   readonly effectiveRank: number;
+  /**
+   * Singular values of I - K within the span of L and T, largest first, to about 1e-3: for a projector 0 and 1. Outside
+   * of it they are 1. Empty where nothing is removed.
+   */
+  readonly keptSpectrum: readonly number[];
+  /** Sentences about what is likely to go wrong: I - K that amplifies. */
+  readonly warnings: readonly string[];
 }
+
+/** Singular values of I - K above this amplify what the base computes; below, float32 factors may lie. */
+const amplification = 1.01;
 
 /**
  * The numbers of every layer that the adapter is on, in the order of the layers.
@@ -55,12 +73,19 @@ export async function diagnose(
   device?: Device,
 ): Promise<LayerDiagnostics[]> {
   const adapters = requireAdapters('diagnose', module, adapterName);
-  const grams = adapters.map(gramsOf);
+  const grams = adapters.map((attached) =>
+    isLowRank(attached.adapter.change) ? gramsOf(attached.layer, attached.adapter.change) : null,
+  );
   await evaluate(
-    grams.flatMap((gram) => Object.values(gram)),
+    grams.flatMap((gram) => (gram ? Object.values(gram) : [])),
     device,
   );
-  return Promise.all(adapters.map(({ path }, i) => numbersOf(path, grams[i]!)));
+  const numbers: LayerDiagnostics[] = [];
+  for (const [i, attached] of adapters.entries()) {
+    const gram = grams[i];
+    numbers.push(await (gram ? numbersOf(attached.path, gram) : wholeNumbersOf(attached, device)));
+  }
+  return numbers;
 }
 
 /** The small matrices that all numbers of a layer come from. */
@@ -76,19 +101,42 @@ interface Grams {
   readonly removing?: Tensor;
 }
 
-function gramsOf({ layer, adapter }: AttachedAdapter): Grams {
-  const { written, removed } = adapter.change;
+function gramsOf(layer: AdaptedLayer, { written, removed }: LowRankChange): Grams {
   const W0 = reshape(cast(layer.weight.value, 'f32'), matrixShape(layer.weight.shape));
+  const right = removed && (removed.right ?? identity(W0.shape[0]!));
   const columns = [...(written ? [written.basis] : []), ...(removed ? [removed.left] : [])];
-  const rows = [
-    ...(written ? [written.rows] : []),
-    ...(removed ? [neg(matmul(transpose(removed.right), W0))] : []),
-  ];
+  const rows = [...(written ? [written.rows] : []), ...(right ? [neg(matmul(transpose(right), W0))] : [])];
   const [F, G] = [concat(columns, 1), concat(rows, 0)];
   const shared = { left: matmul(transpose(F), F), right: matmul(G, transpose(G)), weight: sum(square(W0)) };
-  if (!removed) return shared;
-  const { left, right } = removed;
+  if (!removed || !right) return shared;
+  const { left } = removed;
   return { ...shared, overlap: matmul(transpose(right), left), removing: matmul(transpose(right), right) };
+}
+
+function identity(n: number): Tensor {
+  return cast(equal(iota([n, n], 0), iota([n, n], 1)), 'f32');
+}
+
+/** Of a change of the whole weight: nothing is removed, and its singular values are those of a full matrix. */
+async function wholeNumbersOf(
+  { path, layer, adapter }: AttachedAdapter,
+  device: Device | undefined,
+): Promise<LayerDiagnostics> {
+  const [m, n] = matrixShape(layer.weight.shape);
+  const size = Math.sqrt(await item(sum(square(cast(layer.weight.value, 'f32'))), device));
+  const { S } = await svdOnHost(reshape(adapter.change.delta(layer.weight.value), [m, n]), device);
+  const singular = [...(await read(S))];
+  const energy = Math.hypot(...singular) / size;
+  return {
+    path,
+    projectorDefect: null,
+    removedEnergy: 0,
+    injectedEnergy: energy,
+    changeEnergy: energy,
+    effectiveRank: energy === 0 ? 0 : effectiveRank(singular),
+    keptSpectrum: [],
+    warnings: [],
+  };
 }
 
 type Matrix = readonly (readonly number[])[];
@@ -108,8 +156,16 @@ async function numbersOf(path: string, grams: Grams): Promise<LayerDiagnostics> 
   const change = Math.hypot(...singular);
   // float32 factors that cancel leave this much of the larger of them.
   const rounding = 1e-6 * size * Math.max(energy(0, writtenCount), energy(writtenCount, left.length));
+  const keptSpectrum =
+    overlap && removing ? spectrumOf(block(left, writtenCount, left.length), overlap, removing) : [];
+  const most = keptSpectrum[0] ?? 0;
   return {
     path,
+    keptSpectrum,
+    warnings:
+      most > amplification
+        ? [`I - K amplifies by up to ${most.toFixed(2)}: K is no projector, and its scale is too large`]
+        : [],
     projectorDefect:
       overlap && removing ? defectOf(block(left, writtenCount, left.length), overlap, removing) : null,
     removedEnergy: energy(writtenCount, left.length),
@@ -155,6 +211,24 @@ function effectiveRank(singular: readonly number[]): number {
   const total = singular.reduce((sum, s) => sum + s, 0);
   const entropy = singular.reduce((sum, s) => (s === 0 ? sum : sum - (s / total) * Math.log(s / total)), 0);
   return Math.exp(entropy);
+}
+
+/** Equation (4): H = diag(sqrt(values)) V^T of the Gram matrix of [L, T]. */
+function spectrumOf(left: Matrix, overlap: Matrix, removing: Matrix): number[] {
+  const beside = flipped(overlap);
+  const gram = [
+    ...left.map((row, i) => [...row, ...beside[i]!]),
+    ...removing.map((row, i) => [...overlap[i]!, ...row]),
+  ];
+  const { values, vectors } = symmetricEigen(gram);
+  const kept = vectors.flatMap((vector, i) =>
+    values[i]! > 1e-6 * values[0]! ? [vector.map((x) => x * Math.sqrt(values[i]!))] : [],
+  );
+  const [HL, HT] = [kept.map((row) => row.slice(0, left.length)), kept.map((row) => row.slice(left.length))];
+  const inside = product(HL, flipped(HT)).map((row, i) => row.map((x, j) => Number(i === j) - x));
+  return symmetricEigen(product(flipped(inside), inside)).values.map((value) =>
+    Math.sqrt(Math.max(0, value)),
+  );
 }
 
 /** Equation (3). */

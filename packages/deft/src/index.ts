@@ -6,9 +6,27 @@ export {
   detach,
   setAdapterStrength,
 } from './adapt.ts';
-export { type AdapterRequest, type AttachedAdapter, attachedAdapters, LayerAdapter } from './adapter.ts';
-export { polarFactor } from './decompositions/polar.ts';
-export { orthonormalBases, orthonormalBasis, qr } from './decompositions/qr.ts';
+export {
+  type AdapterRequest,
+  type AttachedAdapter,
+  attachedAdapters,
+  cacheChanges,
+  LayerAdapter,
+  withDropout,
+} from './adapter.ts';
+export {
+  type CombineOptions,
+  combineAdapters,
+  compressAdapters,
+  type Factors,
+  factorsOf,
+  type MergeKind,
+  merges,
+  toDeft,
+  toLora,
+} from './algebra.ts';
+export { type BlockStrengths, setBlockStrengths, styleAndLayout, styleOnly } from './blockStrength.ts';
+export { crossAttentionKeysAndValues, mergeConcepts } from './customDiffusion.ts';
 export { symmetricEigen } from './decompositions/symmetricEigen.ts';
 export { diagnose, type LayerDiagnostics } from './diagnostics.ts';
 export {
@@ -19,12 +37,35 @@ export {
   writePeft,
 } from './files/peft.ts';
 export { type BaseModel, type PeftConfig, readPeftConfig } from './files/peftConfig.ts';
+export {
+  type ConceptAngles,
+  conceptAngles,
+  type LayerGeometry,
+  layerGeometry,
+  principalAngles,
+} from './geometry.ts';
 export type { AdaptedLayer, LinearMap } from './linearMap.ts';
 export type { LowRankChange, Removed, Written } from './lowRankChange.ts';
 export { type Merged, merge } from './merge.ts';
-export { type FreshLayer, type Parametrization, parameterCount, type Theta } from './parametrization.ts';
+export {
+  type FreshLayer,
+  type Parametrization,
+  parameterCount,
+  type Theta,
+  type WeightChange,
+} from './parametrization.ts';
 export { type Deft, type DeftOptions, type DeftPreset, deft, deftPresets } from './parametrizations/deft.ts';
+export { type Full, full } from './parametrizations/full.ts';
 export { type Method, methods } from './parametrizations/index.ts';
 export { type Lora, type LoraOptions, lora } from './parametrizations/lora.ts';
-export { type Projection, type ProjectorName, projections } from './parametrizations/projectors.ts';
+export {
+  type Projection,
+  type Projector,
+  type ProjectorName,
+  type ProjectorScaling,
+  projectorOf,
+  projectors,
+} from './parametrizations/projectors.ts';
+export { type Svdiff, type SvdiffOptions, svdiff } from './parametrizations/svdiff.ts';
 export type { Targets } from './targets.ts';
+export { addWords, ExtendedEmbedding } from './textualInversion.ts';

@@ -5,10 +5,12 @@
  *     apply(x, y0) = (x A^T) Q^T - (y0 T) L^T                                                                 (2)
  *                  = (x A^T - y0 T) Q^T                   where L is Q                                        (3)
  *
- * LoRA writes only, PaRa removes only, DEFT does both. Cost of (3) for each row of x: r (n + 2 m) multiply-adds.
+ * LoRA writes only, PaRa removes only, DEFT does both. Cost of (3) for each row of x: r (n + 2 m) multiply-adds. T may be
+ * the identity: then L is m x m.
  */
 import { cast, matmul, neg, reshape, sub, type Tensor, transpose } from '@deftjs/tensor';
-import { type LinearMap, matrixShape } from './linearMap.ts';
+import { matrixShape } from './linearMap.ts';
+import type { WeightChange } from './parametrization.ts';
 
 /** Q A. */
 export interface Written {
@@ -16,19 +18,15 @@ export interface Written {
   readonly rows: Tensor;
 }
 
-/** L T^T. */
+/** L T^T, T null for the identity. */
 export interface Removed {
   readonly left: Tensor;
-  readonly right: Tensor;
+  readonly right: Tensor | null;
 }
 
-export interface LowRankChange {
+export interface LowRankChange extends WeightChange {
   readonly written: Written | null;
   readonly removed: Removed | null;
-  /** Equation (1), in the weight's shape and float32. */
-  delta(W0: Tensor): Tensor;
-  /** Equation (2): x and y0 as the layer has them, the result like y0. */
-  apply(x: Tensor, y0: Tensor, map: LinearMap): Tensor;
 }
 
 /** The change that writes, removes or does both: at least one of them is given. */
@@ -36,7 +34,7 @@ export function lowRankChange(written: Written | null, removed: Removed | null):
   // (1) and (2) differ in how r channels come about and how they are spread over the outputs, and in nothing else.
   function combine(
     write: (rows: Tensor) => Tensor,
-    remove: (right: Tensor) => Tensor,
+    remove: (right: Tensor | null) => Tensor,
     spread: (channels: Tensor, columns: Tensor) => Tensor,
   ): Tensor {
     if (!removed) return spread(write(written!.rows), written!.basis);
@@ -53,7 +51,7 @@ export function lowRankChange(written: Written | null, removed: Removed | null):
       const matrix = reshape(cast(W0, 'f32'), matrixShape(W0.shape));
       const change = combine(
         (rows) => rows,
-        (right) => matmul(transpose(right), matrix),
+        (right) => (right ? matmul(transpose(right), matrix) : matrix),
         (channels, columns) => matmul(columns, channels),
       );
       return reshape(change, W0.shape);
@@ -61,8 +59,12 @@ export function lowRankChange(written: Written | null, removed: Removed | null):
     apply: (x, y0, map) =>
       combine(
         (rows) => map.read(x, rows),
-        (right) => map.mix(y0, transpose(right)),
+        (right) => (right ? map.mix(y0, transpose(right)) : y0),
         (channels, columns) => map.mix(channels, columns),
       ),
+    tensors: [
+      ...(written ? [written.basis, written.rows] : []),
+      ...(removed ? [removed.left, ...(removed.right ? [removed.right] : [])] : []),
+    ],
   };
 }

@@ -9,7 +9,8 @@ import { pathPattern } from './pathPattern.ts';
  */
 export type Targets = readonly string[] | string;
 
-function endsWith(path: string, name: string): boolean {
+/** Whether the name is the path, or its last parts. */
+export function endsWith(path: string, name: string): boolean {
   return path === name || path.endsWith(`.${name}`);
 }
 

@@ -29,6 +29,9 @@ export interface BaseModel {
   readonly autoMapping: { readonly baseModelClass: string; readonly parentLibrary: string } | null;
 }
 
+/** Projectors that a config can name; the last three are ours. */
+const storedProjectors = ['relu', 'qr', 'none', 'polar', 'relu_both'] as const;
+
 /** What a config says: the adapter, and dropout on the injection path, which matters to training alone. */
 export interface PeftConfig extends AdapterRequest {
   readonly dropout: number;
@@ -68,11 +71,7 @@ function readDeft(config: ConfigReader): Read {
   const rank = readRank(config);
   const alpha = config.number('alpha', 0);
   const initialised = config.boolean('init_weights', true);
-  const projector = config.choice(
-    'decomposition_method',
-    ['relu', 'qr', 'none', 'polar', 'relu_both'],
-    'relu',
-  );
+  const projector = config.choice('decomposition_method', storedProjectors, 'relu');
   const para = config.boolean('para', false);
   if (alpha < 0) config.refuse('alpha', 'expected null or a number >= 0');
   if (projector === 'relu_both' && initialised && !para) {
@@ -189,7 +188,10 @@ export function writePeftConfig(
 
 function ownFields(method: Method): Record<string, JsonValue> {
   if (method.name === 'deft') {
-    const { alpha, projector, initScale, start, para } = method.options;
+    const { alpha, projector, initScale, start, para, gate } = method.options;
+    if (gate !== null || !storedProjectors.some((name) => name === projector)) {
+      throw new Error(`writePeft: PEFT has no ${gate === null ? `projector ${projector}` : 'gate'} for DEFT`);
+    }
     return {
       peft_type: 'DEFT',
       alpha,
@@ -200,6 +202,7 @@ function ownFields(method: Method): Record<string, JsonValue> {
       para,
     };
   }
+  if (method.name !== 'lora') throw new Error(`writePeft: PEFT has no format for the method ${method.name}`);
   const { alpha, start, rsLora } = method.options;
   return {
     peft_type: 'LORA',

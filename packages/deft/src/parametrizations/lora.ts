@@ -11,7 +11,7 @@ import { kaimingUniform } from '@deftjs/autograd/nn';
 import { foldIn, mul, randomNormal, reshape, type Shape, type Tensor, zeros } from '@deftjs/tensor';
 import { matrixShape } from '../linearMap.ts';
 import { lowRankChange } from '../lowRankChange.ts';
-import { expectAlpha, expectRank, type Parametrization } from '../parametrization.ts';
+import { expectAlpha, expectDropout, expectRank, type Parametrization } from '../parametrization.ts';
 
 export interface LoraOptions {
   readonly rank: number;
@@ -20,6 +20,8 @@ export interface LoraOptions {
   readonly start: 'kaiming' | 'gaussian';
   /** Rank-stabilised: divide alpha by sqrt(r) instead of r. */
   readonly rsLora: boolean;
+  /** Probability of dropping an entry of x before A. */
+  readonly dropout: number;
 }
 
 export interface Lora extends Parametrization {
@@ -32,9 +34,10 @@ export interface Lora extends Parametrization {
  * @throws RangeError for a rank below 1 or an alpha <= 0
  */
 export function lora(given: Partial<LoraOptions> = {}): Lora {
-  const { rank = 4, alpha = rank, start = 'kaiming', rsLora = false } = given;
+  const { rank = 4, alpha = rank, start = 'kaiming', rsLora = false, dropout = 0 } = given;
   expectRank('lora', rank);
   expectAlpha('lora', alpha);
+  expectDropout('lora', dropout);
   const scale = alpha / (rsLora ? Math.sqrt(rank) : rank);
   const shapes = (weight: Shape): { lora_A: Shape; lora_B: Shape } => {
     const [m, ...rest] = weight;
@@ -42,8 +45,9 @@ export function lora(given: Partial<LoraOptions> = {}): Lora {
   };
   return {
     name: 'lora',
-    options: { rank, alpha, start, rsLora },
+    options: { rank, alpha, start, rsLora, dropout },
     rank,
+    dropout,
     identityAtInit: true,
     shapes,
     init: (layers) =>
