@@ -19,7 +19,17 @@ export default defineConfig({
     projects: [
       {
         extends: true,
-        test: { name: 'main', globalSetup, include: ['tests/**/*.test.ts'], exclude: ['tests/smoke/**'] },
+        test: {
+          name: 'main',
+          globalSetup,
+          include: ['tests/**/*.test.ts'],
+          exclude: ['tests/smoke/**', 'tests/scale/**'],
+        },
+      },
+      {
+        // Gigabytes and minutes: npm run test:scale.
+        extends: true,
+        test: { name: 'scale', globalSetup, include: ['tests/scale/**/*.test.ts'], testTimeout: 600_000 },
       },
       {
         // The same WGSL on a second implementation of Vulkan.

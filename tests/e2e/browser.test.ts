@@ -26,6 +26,7 @@ describe.skipIf(chromium === null)('the page in a browser', () => {
   async function visit(device: string, isolated: boolean): Promise<{ report: Report; complaints: string[] }> {
     const server = await serveExample({ isolated });
     const page: Page = await browser.newPage({ viewport: { width: 800, height: 640 } });
+    page.setDefaultTimeout(50_000);
     const complaints: string[] = [];
     page.on('pageerror', (error) => complaints.push(error.message));
     page.on('console', (message) => {

@@ -12,7 +12,7 @@ export type Tree =
   | readonly Tree[]
   | { readonly [key: string]: Tree };
 
-/** Whether a value is a record, whose fields are trees: no instance of a class. */
+/** @internal Whether a value is a record, whose fields are trees: no instance of a class. */
 export function isRecord(tree: unknown): tree is { readonly [key: string]: Tree } {
   if (typeof tree !== 'object' || tree === null) return false;
   const prototype = Object.getPrototypeOf(tree);
@@ -77,7 +77,7 @@ export function treeMap<T extends Tree>(change: (leaf: Tensor, path: string) => 
 }
 
 /**
- * A function that gives the same tree with other tensors, in order, in the places of its own. It walks no tree that it
+ * @internal A function that gives the same tree with other tensors, in order, in the places of its own. It walks no tree that it
  * has walked before, so compiled functions can afford it at every call.
  * @throws TypeError
  */

@@ -57,7 +57,7 @@ describe.each(adapters)('on %s', (_, weakest, capabilities) => {
 });
 
 describeWebGPU('on the weakest adapter', () => {
-  test('D9: training goes as on this one', async () => {
+  test('D9: training goes as on this one', { timeout: 120_000 }, async () => {
     const losses = await Promise.all(
       [weakestOf((await testAdapter()).adapter), (await testAdapter()).adapter].map(async (adapter) => {
         const device = await openWebGPU(adapter);
