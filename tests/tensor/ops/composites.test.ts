@@ -5,6 +5,7 @@ import {
   conv2d,
   convTranspose2d,
   crossEntropy,
+  cumsum,
   dropout,
   flip,
   gelu,
@@ -299,6 +300,21 @@ describe('reductions', () => {
     expect(await all(min(tensor(Uint32Array.of(0, 2 ** 32 - 1, 7))))).toEqual([0]);
     expect(await all(min(tensor(Uint32Array.of(2 ** 32 - 1, 2 ** 31))))).toEqual([2 ** 31]);
   });
+
+  it.each([31, 32, 33, 64, 1000, 1100])(
+    'running sums of %i elements in runs are those one by one',
+    async (length) => {
+      const x = Float64Array.from({ length }, (_, i) => (i * i) % 7);
+      x[length - 2] = Number.NaN; // stays out of the sums before it
+      let sum = 0;
+      expect(await all(cumsum(tensor(x)))).toEqual(
+        [...x].map((value) => {
+          sum += value;
+          return sum;
+        }),
+      );
+    },
+  );
 
   it('keep the axes when asked, and fold in any order of axes', () =>
     forAll(fc.tuple(values([2, 3, 4])), async (x) => {
