@@ -22,7 +22,6 @@ import {
 import {
   concat,
   less,
-  matmul,
   meanSquaredError,
   narrow,
   ones,
@@ -30,12 +29,10 @@ import {
   sub,
   type Tensor,
   tensor,
-  transpose,
   zeros,
 } from '@deftjs/tensor';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { rotate, rotationBy } from '../../packages/models/src/rotary.ts';
 import { compute } from './goldenCase.ts';
 
 /** A network with inputs for one picture or text, made from a seed. */
@@ -301,31 +298,6 @@ describe('patches', () => {
     expectClose(coarse!.slice(8, 16), fine!.slice(16, 24), 1e-6); // (0, 1) of 2 x 2 is (0, 2) of 4 x 4
     expectClose(coarse!.slice(0, 4), [0, 0, 1, 1]);
   });
-});
-
-describe('rotary positions', () => {
-  it.each(['neighbours', 'halves'] as const)(
-    'keep lengths, and make products depend on differences of positions only (%s)',
-    async (pairing) => {
-      await fc.assert(
-        fc.asyncProperty(fc.nat(50), fc.nat(50), fc.nat(100), async (m, n, moved) => {
-          const turned = (x: Tensor, position: number) =>
-            rotate(x, rotationBy(Float64Array.of(position, position / 10), [1, 2]), pairing);
-          const [q, k] = [filled(1, 1, 1, 1, 4), filled(2, 1, 1, 1, 4)];
-          const product = (a: number, b: number) => matmul(turned(q, a), transpose(turned(k, b)));
-          const [here, there, length, before] = await valuesOf(
-            product(m, n),
-            product(m + moved, n + moved),
-            matmul(turned(q, m), transpose(turned(q, m))),
-            matmul(q, transpose(q)),
-          );
-          expectClose(there!, here!, 1e-6); // the tables are float32
-          expectClose(length!, before!, 1e-6);
-        }),
-        { numRuns: 20 },
-      );
-    },
-  );
 });
 
 describe('OmniGen', () => {

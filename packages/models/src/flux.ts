@@ -20,12 +20,14 @@ import {
   layerNorm,
   mul,
   narrow,
+  type RotaryTable,
+  rope,
   ShapeError,
   type Tensor,
 } from '@deftjs/tensor';
 import { FeedForward } from './feedForward.ts';
 import { gated, Modulation, modulate } from './modulation.ts';
-import { type Rotation, rotate, rotationBy } from './rotary.ts';
+import { rotationBy } from './rotary.ts';
 import { TimestepEmbedding } from './timestepEmbedding.ts';
 import { joinHeads, splitHeads } from './transformer2d.ts';
 
@@ -163,7 +165,7 @@ export class FluxTransformer2DModel extends Module {
   }
 
   /** Angles x_a 10000^(-2 i / d_a): one coordinate after another, each with d_a / 2 of the pairs. */
-  private rotation(positions: FluxPositions): Rotation {
+  private rotation(positions: FluxPositions): RotaryTable {
     const { axes, width, heads } = this.config;
     const angles = positions.flatMap((position) =>
       axes.flatMap((d, a) => Array.from({ length: d / 2 }, (_, i) => position[a]! * 10000 ** ((-2 * i) / d))),
@@ -224,8 +226,8 @@ function headsOf(
 }
 
 /** Attention among tokens that know where they are: [B, h, L, D] each -> [B, L, C]. */
-function attend([query, key, value]: readonly Tensor[], rotation: Rotation): Tensor {
-  const turned = [query!, key!].map((x) => rotate(x, rotation, 'neighbours')) as [Tensor, Tensor];
+function attend([query, key, value]: readonly Tensor[], rotation: RotaryTable): Tensor {
+  const turned = [query!, key!].map((x) => rope(x, rotation, { pairs: 'interleaved' })) as [Tensor, Tensor];
   return joinHeads(attention(...turned, value!));
 }
 
@@ -265,7 +267,7 @@ class JointAttention extends Module {
   }
 
   /** [B, N, C], [B, L, C] -> the same. */
-  forward(image: Tensor, text: Tensor, rotation: Rotation): { image: Tensor; text: Tensor } {
+  forward(image: Tensor, text: Tensor, rotation: RotaryTable): { image: Tensor; text: Tensor } {
     const ofText = headsOf(text, this.heads, {
       q: this.add_q_proj,
       k: this.add_k_proj,
@@ -312,7 +314,7 @@ class DoubleBlock extends Module {
     image: Tensor,
     text: Tensor,
     condition: Tensor,
-    rotation: Rotation,
+    rotation: RotaryTable,
   ): { image: Tensor; text: Tensor } {
     const ofImage = this.norm1.forward(condition) as SixVectors;
     const ofText = this.norm1_context.forward(condition) as SixVectors;
@@ -360,7 +362,7 @@ class SingleAttention extends Module {
   }
 
   /** [B, L + N, C] -> the same. */
-  forward(x: Tensor, rotation: Rotation): Tensor {
+  forward(x: Tensor, rotation: RotaryTable): Tensor {
     const { to_q: q, to_k: k, to_v: v, norm_q: normQ, norm_k: normK } = this;
     return attend(headsOf(x, this.heads, { q, k, v, normQ, normK }), rotation);
   }
@@ -382,7 +384,7 @@ class SingleBlock extends Module {
   }
 
   /** [B, L + N, C] -> the same. */
-  forward(x: Tensor, condition: Tensor, rotation: Rotation): Tensor {
+  forward(x: Tensor, condition: Tensor, rotation: RotaryTable): Tensor {
     const [shift, scale, gate] = this.norm.forward(condition) as [Tensor, Tensor, Tensor];
     const y = modulate(normed(x), shift, scale);
     const inner = concat([this.attn.forward(y, rotation), geluTanh(this.proj_mlp.forward(y))], 2); // [B, L + N, 5 C]

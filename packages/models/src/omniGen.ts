@@ -30,7 +30,9 @@ import {
   layerNorm,
   mul,
   narrow,
+  type RotaryTable,
   reshape,
+  rope,
   ShapeError,
   silu,
   slice,
@@ -42,7 +44,7 @@ import {
 } from '@deftjs/tensor';
 import { Modulation, modulate } from './modulation.ts';
 import { gridPositions, patchGrid, unpatchify } from './patches.ts';
-import { type Rotation, rotate, rotationBy } from './rotary.ts';
+import { rotationBy } from './rotary.ts';
 import { TimestepEmbedding } from './timestepEmbedding.ts';
 import { joinHeads, splitHeads, toTokens } from './transformer2d.ts';
 import { renamed } from './weights.ts';
@@ -242,7 +244,7 @@ export class OmniGenTransformer2DModel extends Module {
    * where s is how far the longest sequence goes beyond the short one (LongRoPE, section 3.3). diffusers turns all rows
    * of a batch by the positions of the first; here every row has its own, which is what the model was trained with.
    */
-  private rotation(positions: readonly (readonly number[])[]): Rotation {
+  private rotation(positions: readonly (readonly number[])[]): RotaryTable {
     const { base, shortFactors, longFactors, shortLength, longestLength } = this.config.rope;
     const longest = positions.reduce((most, row) => row.reduce((a, n) => Math.max(a, n + 1), most), 0);
     const factors = longest > shortLength ? longFactors : shortFactors;
@@ -312,7 +314,7 @@ class Layer extends Module {
   }
 
   /** [B, N, C], bool [B, 1, N, N] -> [B, N, C]. */
-  forward(x: Tensor, mask: Tensor, rotation: Rotation): Tensor {
+  forward(x: Tensor, mask: Tensor, rotation: RotaryTable): Tensor {
     const y = add(x, this.self_attn.forward(this.input_layernorm.forward(x), mask, rotation));
     return add(y, this.mlp.forward(this.post_attention_layernorm.forward(y)));
   }
@@ -335,9 +337,9 @@ class SelfAttention extends Module {
     this.to_out = [linear()];
   }
 
-  forward(x: Tensor, mask: Tensor, rotation: Rotation): Tensor {
-    const query = rotate(splitHeads(this.to_q.forward(x), this.heads), rotation, 'halves'); // [B, h, N, D]
-    const key = rotate(splitHeads(this.to_k.forward(x), this.heads), rotation, 'halves');
+  forward(x: Tensor, mask: Tensor, rotation: RotaryTable): Tensor {
+    const query = rope(splitHeads(this.to_q.forward(x), this.heads), rotation, { pairs: 'halves' }); // [B, h, N, D]
+    const key = rope(splitHeads(this.to_k.forward(x), this.heads), rotation, { pairs: 'halves' });
     const value = splitHeads(this.to_v.forward(x), this.heads);
     return this.to_out[0].forward(joinHeads(attention(query, key, value, { mask })));
   }

@@ -40,6 +40,18 @@ export function t5Tokenizer(definition: JsonConfig, config: JsonConfig): Tokeniz
   return fixedLength(new Encoder(definition, config), config, []);
 }
 
+/**
+ * OmniGen's (Llama's): as many ids as the text takes, after the token that begins a text where it does.
+ * @param definition the tokenizer.json of a tokenizer folder
+ */
+export function instructionEncoder(
+  definition: JsonConfig,
+  config: JsonConfig,
+): (text: string, begins: boolean) => number[] {
+  const encoder = new Encoder(definition, config);
+  return (text, begins) => encoder.encode(text, { add_special_tokens: begins }).ids;
+}
+
 /** @param before the special tokens that a text begins with */
 function fixedLength(encoder: Encoder, config: JsonConfig, before: readonly string[]): Tokenizer {
   const start = before.map((key) => specialToken(encoder, config, key));

@@ -1,5 +1,6 @@
 export * from './fileSource.ts';
 export * from './modelFolder.ts';
+export { openDiT, openFlux, openOmniGen, openStableDiffusionXL } from './pipelineFolder.ts';
 export * from './randomModel.ts';
 export * from './stableDiffusionFolder.ts';
 export * from './tokenizerFolder.ts';

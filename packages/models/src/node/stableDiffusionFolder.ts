@@ -1,15 +1,12 @@
 /** Stable Diffusion folders as diffusers saves them: model_index.json and one folder for each part. */
 import { join } from 'node:path';
-import type { Module } from '@deftjs/autograd/nn';
-import { ConfigError, type JsonConfig, type JsonValue, type TensorSource } from '@deftjs/tensor';
 import { clipTextWeights } from '../clipText.ts';
 import { StableDiffusion } from '../pipelines/stableDiffusion.ts';
 import { singleFileText, singleFileUNet, singleFileVae } from '../singleFile.ts';
 import { vaeWeights } from '../vae.ts';
-
 import { loadWeights } from '../weights.ts';
 import { openSafetensorsFile } from './fileSource.ts';
-import { type OpenWeights, openWeights, readConfigFile } from './modelFolder.ts';
+import { openPipelineFolder } from './pipelineFolder.ts';
 import { openClipTokenizer } from './tokenizerFolder.ts';
 
 /** The class that each part must have; a safety checker and its feature extractor may be there and are not used. */
@@ -36,8 +33,7 @@ export async function openStableDiffusion(
   folder: string,
   { samplerClass, checkpoint }: OpenStableDiffusionOptions = {},
 ): Promise<StableDiffusion> {
-  checkIndex(await readConfigFile(join(folder, 'model_index.json')));
-  const config = (part: string, file = 'config.json') => readConfigFile(join(folder, part, file));
+  const { config, load } = await openPipelineFolder(folder, 'StableDiffusionPipeline', classes);
   const pipeline = new StableDiffusion({
     unet: await config('unet'),
     textEncoder: await config('text_encoder'),
@@ -54,24 +50,8 @@ export async function openStableDiffusion(
     await loadWeights(vae, singleFileVae(file, vae.config));
     return pipeline;
   }
-  const load = async (part: string, module: Module, names: (source: OpenWeights) => TensorSource) => {
-    await using file = await openWeights(join(folder, part));
-    await loadWeights(module, names(file));
-  };
-  await load('unet', unet, (file) => file);
+  await load('unet', unet);
   await load('text_encoder', textEncoder, clipTextWeights);
   await load('vae', vae, vaeWeights);
   return pipeline;
-}
-
-function checkIndex(index: JsonConfig): void {
-  const refuse = (key: string, expected: string, value: JsonValue | undefined): never => {
-    throw new ConfigError(`model_index.json: ${key}: expected ${expected}; got ${JSON.stringify(value)}`);
-  };
-  const { _class_name: pipeline } = index;
-  if (pipeline !== 'StableDiffusionPipeline') refuse('_class_name', 'StableDiffusionPipeline', pipeline);
-  for (const [part, expected] of Object.entries(classes)) {
-    const entry = index[part];
-    if (!Array.isArray(entry) || entry[1] !== expected) refuse(part, expected, entry);
-  }
 }
