@@ -4,6 +4,7 @@ import { type Device, scope } from '@deftjs/tensor';
 import { checkAdapter } from './adapterCase.ts';
 import { type Check, failed } from './check.ts';
 import { type GoldenFolder, openGoldenFolder } from './goldenFolder.ts';
+import { checkLinalg } from './linalgCase.ts';
 import { checkModel } from './modelCase.ts';
 import { checkPipeline } from './pipelineCase.ts';
 import { checkSchedulers } from './schedulerCase.ts';
@@ -26,6 +27,7 @@ const kinds: readonly Kind[] = [
   { matches: (golden) => golden.has('config.json'), run: checkModel },
   { matches: (golden) => golden.has('model_index.json'), run: checkPipeline },
   { matches: (golden) => 'ddpm/alphas_cumprod' in golden.tensors, run: checkSchedulers },
+  { matches: (golden) => 'qr/A' in golden.tensors, run: checkLinalg },
 ];
 
 /** All checks of the case at the path. One that cannot run is a failed check that says why. */
