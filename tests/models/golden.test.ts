@@ -15,7 +15,7 @@ async function expectAgreement(name: string, kind: 'reference' | 'wasm'): Promis
 }
 
 describe('golden cases on wasm', () => {
-  it.each([...pipelines, ...transformers])('%s: what the library computed', (name) =>
+  it.each([...pipelines, ...transformers, 'linalg'])('%s: what the library computed', (name) =>
     expectAgreement(name, 'wasm'),
   );
 });
