@@ -30,7 +30,7 @@ function sourcesOf(name: string): string[] {
     .map((path) => join(root, path));
 }
 
-const statement = /(?:\bfrom|\bimport)\s*\(?\s*['"]([^'"]+)['"]/g;
+const statement = /(?:\bfrom\s*|\bimport\s*\(?\s*)['"]([^'"]+)['"]/g;
 
 function importsOf(name: string): Import[] {
   return sourcesOf(name).flatMap((path) =>
