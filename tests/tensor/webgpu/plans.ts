@@ -388,7 +388,7 @@ export const rows: Arbitrary<AddKernel> = bindable(
   fc
     .record({
       shape: shapes(0, 2),
-      reduced: fc.oneof(shapes(1, 2), fc.constantFrom([64], [3, 36], [2500])),
+      reduced: fc.oneof(shapes(1, 2), fc.constantFrom([64], [3, 36], [2052])),
       folds: fc.array(fc.constantFrom('sum', 'max' as const), { minLength: 1, maxLength: 3 }),
       choices: fc.array(fc.boolean(), { minLength: 16, maxLength: 16 }),
       outputs: fc.array(fc.tuple(fc.constantFrom('row', 'element' as const), storedFloat), {
@@ -396,11 +396,11 @@ export const rows: Arbitrary<AddKernel> = bindable(
         maxLength: 2,
       }),
     })
-    .filter(({ shape, reduced }) => numel(shape) * numel(reduced) <= 20000)
+    .filter(({ shape, reduced }) => numel(shape) * numel(reduced) <= 4200)
     .chain(({ shape, reduced, folds, choices, outputs }) => {
       const full = [...shape, ...reduced];
       return fc
-        .tuple(floatsOf(full), loadsOf(full, storedFloat), loadsOf(shape, storedFloat))
+        .tuple(loadsOf(full, storedFloat), loadsOf(full, storedFloat), loadsOf(shape, storedFloat))
         .map(([dear, element, row]) => (plan) => {
           const uses = choices.values();
           const shared = unary('exp', unary('tanh', dear(plan)));

@@ -80,16 +80,23 @@ export function valuesRead(draft: Draft): readonly number[] {
   return values;
 }
 
+/** The input whose storage each output takes over. */
+export type Donated = ReadonlyMap<number, number>;
+
 /** Whether two kernels together may touch few enough buffers, whatever becomes of what one writes for the other. */
-export function mayFitBindings(earlier: Draft, later: Draft): boolean {
+export function mayFitBindings(earlier: Draft, later: Draft, donated: Donated = new Map()): boolean {
   const between = new Set(writesOf(earlier));
-  const read = new Set([...valuesRead(earlier), ...valuesRead(later)].filter((value) => !between.has(value)));
-  return read.size + outputsOf(later).length <= maxBuffers;
+  const read = [...valuesRead(earlier), ...valuesRead(later)].filter((value) => !between.has(value));
+  return buffersTouched(new Set(read), writesOf(later), donated) <= maxBuffers;
 }
 
-/** Whether the kernel touches no more buffers than one may. */
-export function fitsBindings(draft: Draft): boolean {
-  return valuesRead(draft).length + outputsOf(draft).length <= maxBuffers;
+/** Whether the kernel touches no more buffers than one may: an input and the output that takes its place are one. */
+export function fitsBindings(draft: Draft, donated: Donated = new Map()): boolean {
+  return buffersTouched(new Set(valuesRead(draft)), writesOf(draft), donated) <= maxBuffers;
+}
+
+function buffersTouched(read: ReadonlySet<number>, written: readonly number[], donated: Donated): number {
+  return read.size + written.filter((value) => !read.has(donated.get(value) ?? -1)).length;
 }
 
 /** Bytes of `length` elements as arenas count them: whole 16-byte units. */

@@ -38,13 +38,14 @@ export interface Fusion {
 export function fuse(ir: Ir): Fusion {
   const builder = new Builder(ir);
   for (const node of ir.nodes) builder.add(node);
-  const outputs = ir.outputs.map((id) => builder.value(id));
+  const outputs = ir.outputs.map((id) => builder.first(builder.value(id)));
   const { expressions } = builder;
-  const { drafts: found, late } = withoutSeconds(builder.drafts, builder.seconds, expressions);
+  const { drafts: found, late } = withoutSeconds(builder, expressions);
   let drafts = neededDrafts(readThroughCopies(found), outputs);
   for (const pass of [orderLoops, orderMaps, foldEpilogues]) drafts = pass(drafts, outputs, expressions);
-  for (const pass of [joinRows, mergeMaps]) drafts = pass(drafts, outputs, expressions, late);
-  return { drafts, outputs, expressions };
+  drafts = joinRows(drafts, outputs, expressions, late);
+  const donated = new Map([...ir.donations].map(([output, input]) => [outputs[output]!, input]));
+  return { drafts: mergeMaps(drafts, outputs, expressions, late, donated), outputs, expressions };
 }
 
 /**
@@ -52,18 +53,17 @@ export function fuse(ir: Ir): Fusion {
  * from it, the name: such kernels are late, and stay apart from kernels that are not.
  */
 function withoutSeconds(
-  drafts: readonly Draft[],
-  seconds: ReadonlyMap<number, number>,
+  builder: Builder,
   expressions: Expressions,
 ): { readonly drafts: readonly Draft[]; readonly late: ReadonlyMap<number, number> } {
   const late = new Map<number, number>();
+  const { drafts, seconds } = builder;
   if (seconds.size === 0) return { drafts, late };
-  const first = (value: number): number => seconds.get(value) ?? value;
   const renamed = drafts.map((draft) => {
     const second = valuesRead(draft).find((value) => seconds.has(value));
     if (second === undefined) return draft;
     for (const value of writesOf(draft)) late.set(value, second);
-    return withReads(draft, first, expressions);
+    return withReads(draft, (value) => builder.first(value), expressions);
   });
   return { drafts: renamed, late };
 }
@@ -143,7 +143,7 @@ class Builder {
       case 'identity': // readGraph leaves none
         return this.#exprs[node.inputs[0]!]!;
       case 'after':
-        this.seconds.set(node.id, this.value(node.inputs[0]!));
+        this.seconds.set(node.id, this.first(this.value(node.inputs[0]!)));
         this.#become(node);
         return this.#exprs[node.id]!;
       case 'view':
@@ -306,6 +306,11 @@ class Builder {
     this.#exprs[node.id] = this.expressions.load(node.id, scalarOf(node.dtype), node.shape);
     this.#names[node.id] = [];
     this.#stored.add(node.id);
+  }
+
+  /** The value itself, where it is a second name. */
+  first(value: number): number {
+    return this.seconds.get(value) ?? value;
   }
 
   /** A value that holds the node, row-major: one that is there already, or a new kernel's. */

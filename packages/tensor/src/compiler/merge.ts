@@ -5,7 +5,7 @@
 
 import type { MapKernel, Output } from '../kernel.ts';
 import { numel } from '../shape.ts';
-import { type Draft, expressionsOf, fitsBindings, mayFitBindings } from './drafts.ts';
+import { type Donated, type Draft, expressionsOf, fitsBindings, mayFitBindings } from './drafts.ts';
 import { type Expressions, isWhole, readsOf, walk } from './expression.ts';
 import { Joiner } from './joiner.ts';
 
@@ -17,16 +17,18 @@ const maxTries = 6;
 /**
  * The drafts with map kernels merged, values still before their readers.
  * @param late values whose kernels were put off, each with what it was put off for: only alike ones merge
+ * @param donated inputs whose storages outputs take over
  */
 export function mergeMaps(
   drafts: readonly Draft[],
   outputs: readonly number[],
   expressions: Expressions,
   late: ReadonlyMap<number, number>,
+  donated: Donated,
 ): Draft[] {
   return new Joiner(drafts, outputs, late, {
     partners,
-    join: (earlier, later, isNeeded) => merged(earlier, later, isNeeded, expressions),
+    join: (earlier, later, isNeeded) => merged(earlier, later, isNeeded, expressions, donated),
   }).joined();
 }
 
@@ -58,8 +60,9 @@ function merged(
   b: Draft,
   isNeeded: (value: number) => boolean,
   expressions: Expressions,
+  donated: Donated,
 ): MapKernel | null {
-  if (a.kind !== 'map' || b.kind !== 'map' || !mayFitBindings(a, b)) return null;
+  if (a.kind !== 'map' || b.kind !== 'map' || !mayFitBindings(a, b, donated)) return null;
   const written = new Map(a.outputs.map((output) => [output.buffer, output]));
   const between = readsOf(...expressionsOf(b)).filter(({ binding }) => written.has(binding));
   const length = numel(a.shape);
@@ -74,7 +77,7 @@ function merged(
   const needed = a.outputs.filter(({ buffer }) => isNeeded(buffer));
   const together: MapKernel = { ...a, label: joinedLabel(a, b), outputs: [...needed, ...moved] };
   const size = walk(...expressionsOf(together)).length;
-  return fitsBindings(together) && size <= maxKernelSize ? together : null;
+  return fitsBindings(together, donated) && size <= maxKernelSize ? together : null;
 }
 
 /** The ops of both, each once. */

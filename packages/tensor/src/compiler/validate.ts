@@ -52,7 +52,9 @@ export function validatePlan(plan: Plan): void {
     }
     if (new Set(kernel.bindings.map(({ buffer }) => buffer)).size < kernel.bindings.length)
       fail('binds a buffer twice');
-    if (kernel.bindings.length + outputsOf(kernel).length > maxBuffers) fail('touches too many buffers');
+    const touched = [...kernel.bindings, ...outputsOf(kernel)].map(({ buffer }) => buffer);
+    const storages = new Set(touched.map((buffer) => storageOf(plan.buffers[buffer]!)));
+    if (storages.size > maxBuffers) fail('touches too many buffers');
     checkExpressions(kernel, fail);
   });
   plan.outputs.forEach((buffer, index) => {

@@ -22,7 +22,7 @@ function placeOf(buffer: PlanBuffer): string {
 }
 
 /** Before which kernels threads must meet: those that touch what was written, or write what was read, since they met. */
-function barriers(plan: Plan, kernels: readonly Kernel[]): boolean[] {
+export function barriers(plan: Plan, kernels: readonly Kernel[]): boolean[] {
   let [read, written] = [new Set<string>(), new Set<string>()];
   const places = (list: readonly { readonly buffer: number }[]) =>
     list.map(({ buffer }) => placeOf(plan.buffers[buffer]!));

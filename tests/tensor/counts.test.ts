@@ -1,0 +1,149 @@
+/**
+ * How many kernels whole training steps take: budgets that hold on any machine, since plans do not depend on it.
+ * Launches are those of a GPU with the least that WebGPU guarantees, for which some kernels are split.
+ */
+import { valueAndGrad } from '@deftjs/autograd';
+import { adamW } from '@deftjs/autograd/optim';
+import * as T from '@deftjs/tensor';
+import { describe, expect, it } from 'vitest';
+import { lower } from '../../packages/tensor/src/compiler/lower.ts';
+import { placeholder } from '../../packages/tensor/src/tensor.ts';
+import { barriers } from '../../packages/tensor/src/wasm/program.ts';
+import type { Capabilities } from '../../packages/tensor/src/webgpu/capabilities.ts';
+import type { WebGPUDevice } from '../../packages/tensor/src/webgpu/index.ts';
+import { launchesOf } from '../../packages/tensor/src/webgpu/program.ts';
+
+type Tensor = T.Tensor;
+type Tensors = { readonly [name: string]: Tensor };
+
+const leaves = (shapes: { readonly [name: string]: readonly number[] }): Tensors =>
+  Object.fromEntries(Object.entries(shapes).map(([name, shape]) => [name, placeholder(shape, 'f32')]));
+
+/** The graph of a training step whose parameters and moments are updated in place. */
+function trainingStep(parameters: Tensors, data: Tensors, loss: (p: Tensors, data: Tensors) => Tensor) {
+  const optimizer = adamW({ weightDecay: 0.01 });
+  const state = T.treeMap(({ shape, dtype }) => placeholder(shape, dtype), optimizer.init(parameters));
+  const learningRate = placeholder([], 'f32');
+  const { value, gradient } = valueAndGrad(loss)(parameters, data);
+  const next = optimizer.update(parameters, gradient, state, { learningRate });
+  const before = [...T.treeLeaves(parameters), ...T.treeLeaves(state)];
+  const after = [...T.treeLeaves(next.parameters), ...T.treeLeaves(next.state)];
+  return {
+    inputs: [...before, ...Object.values(data), learningRate],
+    outputs: [...after, value as Tensor],
+    donations: new Map(before.map((_, i) => [i, i])),
+  };
+}
+
+const capabilities: Capabilities = {
+  f16: false,
+  subgroupSize: 0,
+  software: false,
+  maxWorkgroupsPerDimension: 65535,
+  maxInvocationsPerWorkgroup: 256,
+  maxWorkgroupStorageBytes: 16384,
+  maxStorageBuffers: 8,
+  maxBindingBytes: 2 ** 27,
+  maxBufferBytes: 2 ** 28,
+};
+
+/** @param most what the step may take at most; see that a change lowers it */
+function expectCounts(
+  graph: ReturnType<typeof trainingStep>,
+  most: { readonly kernels: number; readonly launches: number },
+): void {
+  const plan = lower(graph);
+  const kernels = plan.kernels.map(({ kind, label }) => `${kind} ${label}`);
+  expect(kernels.length, kernels.join('\n')).toBeLessThanOrEqual(most.kernels);
+  const { launches } = launchesOf(plan, { capabilities } as WebGPUDevice);
+  const lines = launches.map(({ label, description }) => `${label}: ${description}`);
+  expect(lines.length, lines.join('\n')).toBeLessThanOrEqual(most.launches);
+}
+
+const meanSquare = (x: Tensor, y: Tensor): Tensor => T.mean(T.square(T.sub(x, y)));
+
+describe('a training step', () => {
+  it('of a residual block with a time embedding', () => {
+    const [n, c, side, width] = [2, 64, 16, 256];
+    const image = [n, c, side, side];
+    const parameters = leaves({
+      norm1: [c],
+      norm1Bias: [c],
+      conv1: [c, c, 3, 3],
+      conv1Bias: [c],
+      time: [c, width],
+      timeBias: [c],
+      norm2: [c],
+      norm2Bias: [c],
+      conv2: [c, c, 3, 3],
+      conv2Bias: [c],
+    });
+    const data = leaves({ x: image, embedding: [n, width], target: image });
+    const step = trainingStep(parameters, data, (p, { x, embedding, target }) => {
+      const first = T.conv2d(T.silu(T.groupNorm(x!, 32, p.norm1, p.norm1Bias)), p.conv1!, p.conv1Bias, {
+        padding: 1,
+      });
+      const time = T.linear(T.silu(embedding!), p.time!, p.timeBias);
+      const h = T.add(first, T.reshape(time, [n, c, 1, 1]));
+      const second = T.conv2d(T.silu(T.groupNorm(h, 32, p.norm2, p.norm2Bias)), p.conv2!, p.conv2Bias, {
+        padding: 1,
+      });
+      return meanSquare(T.add(x!, second), target!);
+    });
+    expectCounts(step, { kernels: 35, launches: 39 });
+  });
+
+  it('of a transformer block', () => {
+    const [n, length, c, heads] = [1, 64, 128, 4];
+    const parameters = leaves({
+      norm1: [c],
+      norm1Bias: [c],
+      q: [c, c],
+      k: [c, c],
+      v: [c, c],
+      o: [c, c],
+      oBias: [c],
+      norm2: [c],
+      norm2Bias: [c],
+      up: [4 * c, c],
+      upBias: [4 * c],
+      down: [c, 4 * c],
+      downBias: [c],
+    });
+    const data = leaves({ x: [n, length, c], target: [n, length, c] });
+    const step = trainingStep(parameters, data, (p, { x, target }) => {
+      const split = (y: Tensor): Tensor =>
+        T.permute(T.reshape(y, [n, length, heads, c / heads]), [0, 2, 1, 3]);
+      const y = T.layerNorm(x!, p.norm1, p.norm1Bias);
+      const [q, k, v] = [p.q!, p.k!, p.v!].map((weight) => split(T.linear(y, weight)));
+      const mixed = T.reshape(T.permute(T.attention(q!, k!, v!), [0, 2, 1, 3]), [n, length, c]);
+      const h = T.add(x!, T.linear(mixed, p.o!, p.oBias));
+      const inner = T.gelu(T.linear(T.layerNorm(h, p.norm2, p.norm2Bias), p.up!, p.upBias));
+      return meanSquare(T.add(h, T.linear(inner, p.down!, p.downBias)), target!);
+    });
+    expectCounts(step, { kernels: 53, launches: 53 });
+  });
+});
+
+describe('an AdamW step over 300 parameters', () => {
+  const parameters = leaves(
+    Object.fromEntries(Array.from({ length: 300 }, (_, i) => [`p${i}`, [1 + (i % 7), 16]])),
+  );
+  const names = Object.keys(parameters);
+  const gradients = leaves(Object.fromEntries(names.map((name) => [`${name}`, parameters[name]!.shape])));
+  const weighted = (p: Tensors): Tensor =>
+    names.map((name) => T.sum(T.mul(p[name]!, gradients[name]!))).reduce((a, b) => T.add(a, b));
+  const step = trainingStep(parameters, gradients, weighted);
+  const graph = { ...step, outputs: step.outputs.slice(0, -1) }; // not the loss
+
+  it('is a kernel for each, in which weight and moments stay where they are, and one for the scalars', () => {
+    const plan = lower(graph);
+    expect(plan.kernels).toHaveLength(301);
+    expect(plan.slots.reduce((sum, bytes) => sum + bytes, 0)).toBeLessThan(1024);
+  });
+
+  it('lets the threads of the wasm device meet once', () => {
+    const plan = lower(graph);
+    expect(barriers(plan, plan.kernels).filter(Boolean)).toHaveLength(1);
+  });
+});
