@@ -319,6 +319,7 @@ test('explain has a line for each kernel with its size', async () => {
     '2 reduce columns',
     '3 map scale',
   ]);
+  expect(lines).toContain('// 0 square');
   expect(program.kernelCount).toBe(4);
   program.dispose();
 });

@@ -102,6 +102,7 @@ function joined(
 ): RowsKernel | null {
   const space = hasRows(earlier) ? earlier : later;
   if (!hasRows(space) || !mayFitBindings(earlier, later)) return null;
+  if (space === later && !readsByRow(later, outputsPer(earlier, space), space)) return null;
   const first = asRows(earlier, space, expressions);
   const second = asRows(later, space, expressions);
   if (!first || !second) return null;
@@ -109,12 +110,7 @@ function joined(
 
   const folds = [...first.folds];
   const written = new Map(first.outputs.map((output) => [output.buffer, output]));
-  const reads = readsOf(...expressionsOf(second)).filter(({ binding }) => written.has(binding));
-  const meets = reads.every(({ kind, binding, view }) => {
-    if (kind !== 'load') return false;
-    return written.get(binding)!.per === 'element' ? isContiguous(view) : isRowOf(view, space.shape);
-  });
-  if (!meets) return null;
+  if (!readsByRow(second, outputsPer(first, space), space)) return null;
   /** The places among the folds of both that the second's own get. */
   const places: number[] = [];
   const moved = (expr: Expr): Expr =>
@@ -134,6 +130,22 @@ function joined(
   const together: RowsKernel = { ...first, label: joinedLabel(earlier, later), folds, outputs };
   const size = walk(...expressionsOf(together)).length;
   return fitsBindings(together) && size <= maxKernelSize ? together : null;
+}
+
+/** For each value that a kernel computes, whether rows have one of it each, or their elements. */
+function outputsPer(draft: Draft, { shape, reduced }: Space): Map<number, RowsOutput['per']> {
+  if (draft.kind === 'rows') return new Map(draft.outputs.map(({ buffer, per }) => [buffer, per]));
+  const perElement = numel(shapeOf(draft)) === numel(shape) * numel(reduced);
+  return new Map(writesOf(draft).map((value) => [value, perElement ? 'element' : 'row']));
+}
+
+/** Whether a kernel over the space reads values only at the very row, or element, where it is. */
+function readsByRow(draft: Draft, per: ReadonlyMap<number, RowsOutput['per']>, { shape }: Space): boolean {
+  const reads = readsOf(...expressionsOf(draft)).filter(({ binding }) => per.has(binding));
+  return reads.every(({ kind, binding, view }) => {
+    if (kind !== 'load') return false;
+    return per.get(binding) === 'element' ? isContiguous(view) : isRowOf(view, shape);
+  });
 }
 
 /** Whether the elements that a map computes may be computed again for each fold that reads them. */

@@ -1,4 +1,5 @@
 /** Programs of the wasm device: a plan's kernels in one module, and the tape that runs them. */
+import { formulasOf } from '../compiler/formulas.ts';
 import type { Program, Storage } from '../device.ts';
 import { DisposedError } from '../errors.ts';
 import type { Kernel, Plan, PlanBuffer } from '../kernel.ts';
@@ -150,10 +151,13 @@ export class WasmProgram implements Program {
   }
 
   explain(): string {
-    return this.compiled.kernels
-      .map(({ kernel, written }, i) => describeKernel(kernel, written, i))
-      .concat(`wasm module of ${this.compiled.bytes.length} bytes`)
-      .join('\n');
+    const { kernels, bytes } = this.compiled;
+    return [
+      ...kernels.map(({ kernel, written }, i) => describeKernel(kernel, written, i)),
+      `wasm module of ${bytes.length} bytes`,
+      '',
+      ...kernels.flatMap(({ kernel }, i) => [`// ${i} ${kernel.label}`, ...formulasOf(kernel)]),
+    ].join('\n');
   }
 
   dispose(): void {
