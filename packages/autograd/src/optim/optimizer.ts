@@ -80,6 +80,11 @@ function workingType({ dtype }: Tensor): Tensor['dtype'] {
   return dtype === 'f16' ? 'f32' : dtype;
 }
 
+/** The parameter in the type that it is computed in. */
+export function inWorkingType(x: Tensor): Tensor {
+  return cast(x, workingType(x));
+}
+
 /** `x` in the type of a moment. */
 export function inTypeOf(like: Tensor, x: Tensor): Tensor {
   return cast(x, like.dtype);

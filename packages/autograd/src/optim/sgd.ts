@@ -8,6 +8,7 @@ import {
   awayFrom,
   expectRange,
   inTypeOf,
+  inWorkingType,
   leavesAlike,
   type Optimizer,
   type ParameterGroup,
@@ -25,7 +26,7 @@ export interface SgdOptions {
   readonly groups?: readonly ParameterGroup[];
 }
 
-/** What each parameter moves with. */
+/** What each parameter moves with; nothing without momentum. */
 export type SgdState = { readonly momentum: Tree };
 
 /** Gradient descent with momentum. @throws RangeError for settings out of range */
@@ -34,24 +35,24 @@ export function sgd(options: SgdOptions = {}): Optimizer<SgdState> {
   expectRange('sgd', 'momentum', momentum, 0, 1);
   expectRange('sgd', 'weightDecay', weightDecay, 0, Number.POSITIVE_INFINITY);
   return {
-    init: (parameters) => ({ momentum: treeWith(parameters, zeroMoments(parameters)) }),
+    init: (parameters) => ({
+      momentum: momentum === 0 ? [] : treeWith(parameters, zeroMoments(parameters)),
+    }),
     update(parameters, gradients, state, { learningRate, decayTowards }) {
-      const [gs, bs] = leavesAlike('sgd', parameters, { gradients, momentum: state.momentum }) as [
-        Tensor[],
-        Tensor[],
-      ];
+      const [gs] = leavesAlike('sgd', parameters, { gradients }) as [Tensor[]];
+      const [bs] = momentum === 0 ? [] : leavesAlike('sgd', parameters, { momentum: state.momentum });
       const settings = settingsOf(parameters, groups, weightDecay);
       const away = awayFrom('sgd', parameters, decayTowards);
       const next = treeLeaves(parameters).map((stored, i) => {
-        const [before, { learningRateFactor, weightDecay: decay }] = [bs[i]!, settings[i]!];
-        const p = inTypeOf(before, stored);
-        const raw = inTypeOf(before, gs[i]!);
+        const { learningRateFactor, weightDecay: decay } = settings[i]!;
+        const p = inWorkingType(stored);
+        const raw = inTypeOf(p, gs[i]!);
         const g = decay === 0 ? raw : add(raw, mul(away(p, i), decay));
-        const b = momentum === 0 ? g : add(mul(before, momentum), g);
+        const b = bs ? add(mul(bs[i]!, momentum), g) : g;
         const direction = nesterov ? add(g, mul(b, momentum)) : b;
         const rate: Operand =
           learningRate instanceof Tensor
-            ? mul(cast(learningRate, before.dtype), learningRateFactor)
+            ? mul(cast(learningRate, p.dtype), learningRateFactor)
             : learningRate * learningRateFactor;
         return { p: cast(sub(p, mul(direction, rate)), stored.dtype), b };
       });
@@ -61,10 +62,12 @@ export function sgd(options: SgdOptions = {}): Optimizer<SgdState> {
           next.map(({ p }) => p),
         ),
         state: {
-          momentum: treeWith(
-            state.momentum,
-            next.map(({ b }) => b),
-          ),
+          momentum: bs
+            ? treeWith(
+                state.momentum,
+                next.map(({ b }) => b),
+              )
+            : [],
         },
       };
     },

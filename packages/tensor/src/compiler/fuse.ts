@@ -147,6 +147,8 @@ class Builder {
         this.#become(node);
         return this.#exprs[node.id]!;
       case 'view':
+        // A pad of nothing: there is no buffer to read.
+        if (numel(this.#ir.nodes[node.inputs[0]!]!.shape) === 0) return this.#nothingFolded(node, 0);
         this.#keepBeforeRepeating(node);
         return this.#view(node.inputs[0]!, (view) => lowering.view(view, node.attrs, node.shape));
       case 'concat':

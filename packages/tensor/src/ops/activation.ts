@@ -1,5 +1,6 @@
 /** Activation functions, composed of primitives; none overflows to NaN for finite input. */
 import type { Tensor } from '../tensor.ts';
+import { withSymmetricDerivative } from './custom.ts';
 import { abs, add, erf, exp, less, log, maximum, mul, neg, tanh, where } from './elementwise.ts';
 
 /** 1 / (1 + exp(-x)), as (1 + tanh(x / 2)) / 2: no overflow on either side, in values and derivatives. */
@@ -12,9 +13,13 @@ export function silu(x: Tensor): Tensor {
   return mul(x, sigmoid(x));
 }
 
-/** max(x, 0); the derivative at 0 is 0, as in PyTorch. */
+/** max(x, 0); the derivative at 0 is 0, as in PyTorch. It is told from the value, so that x need not be kept for it. */
 export function relu(x: Tensor): Tensor {
-  return where(less(0, x), x, 0);
+  return withSymmetricDerivative(
+    (v) => where(less(0, v), v, 0),
+    (v, y) => where(less(0, y), v, 0),
+    x,
+  );
 }
 
 /** x Phi(x), Phi the normal distribution function: the exact GELU. */
