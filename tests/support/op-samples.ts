@@ -1,5 +1,6 @@
 /** Samples of every op: what the contract, gradient and device suites iterate over. */
 import type { Op } from '@deftjs/tensor';
+import { attentionSamples } from './samples/attention.ts';
 import { elementwiseSamples } from './samples/elementwise.ts';
 import type { OpSamples } from './samples/sample.ts';
 import { structuralSamples } from './samples/structural.ts';
@@ -7,9 +8,11 @@ import { structuralSamples } from './samples/structural.ts';
 export * from './samples/sample.ts';
 
 /** By the name of the op. */
-export const opSamples = { ...elementwiseSamples, ...structuralSamples } as unknown as Readonly<
-  Record<string, OpSamples>
->;
+export const opSamples = {
+  ...elementwiseSamples,
+  ...structuralSamples,
+  ...attentionSamples,
+} as unknown as Readonly<Record<string, OpSamples>>;
 
 /**
  * The samples of an op.

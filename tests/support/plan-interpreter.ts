@@ -5,9 +5,11 @@
  */
 import { type DType, roundTo } from '../../packages/tensor/src/dtype.ts';
 import type {
+  AttendKernel,
   BinaryFunction,
   Expr,
   Kernel,
+  Operand,
   Output,
   Plan,
   Scalar,
@@ -116,6 +118,9 @@ function runKernel(kernel: Kernel, buffers: readonly Float64Array[]): void {
       });
       return;
     }
+    case 'attend':
+      runAttend(kernel, bound, store);
+      return;
     case 'scatter': {
       const { outer, count, inner, extent } = kernel;
       const [indices, values] = [bound[kernel.index.binding]!, bound[kernel.values.binding]!];
@@ -129,6 +134,68 @@ function runKernel(kernel: Kernel, buffers: readonly Float64Array[]): void {
       });
     }
   }
+}
+
+/** Equations (1) to (3) of ops/attention.ts, one score at a time. */
+function runAttend(
+  kernel: AttendKernel,
+  bound: readonly Float64Array[],
+  store: (output: Output, i: number, value: number) => void,
+): void {
+  const { batch, queries, keys, width, valueWidth, scale, causal, operands } = kernel;
+  const read = (operand: Operand, index: readonly number[]): number => {
+    if (!inside(operand.view.guards, index)) return 0;
+    return readAt(bound[operand.binding]!, affine(operand.view, index));
+  };
+  const { query, key, value, mask, cotangent, logSum, rowSum } = operands;
+  const isBool = mask !== undefined && kernel.bindings[mask.binding]!.dtype === 'bool';
+  const sums = kernel.outputs.map(() => new Map<number, number>());
+  forEachIndex(batch, (b, at) => {
+    for (let i = 0; i < queries; i += 1) {
+      const row = at * queries + i;
+      const scores = Array.from({ length: keys }, (_, j) => {
+        const bias = mask ? read(mask, [...b, i, j]) : 0;
+        if ((causal && j > i) || (isBool && bias === 0)) return Number.NEGATIVE_INFINITY;
+        return (
+          scale * dot(width, (d) => read(query, [...b, i, d]) * read(key, [...b, j, d])) + (isBool ? 0 : bias)
+        );
+      });
+      const largest = Math.max(...scores);
+      const own = largest + Math.log(scores.reduce((sum, score) => sum + Math.exp(score - largest), 0));
+      const L = logSum ? read(logSum, [...b, i]) : largest === Number.NEGATIVE_INFINITY ? Infinity : own;
+      kernel.outputs.forEach(({ result }, o) => {
+        const add = (place: number, term: number) => sums[o]!.set(place, (sums[o]!.get(place) ?? 0) + term);
+        if (result === 'logSum') add(row, L);
+        scores.forEach((score, j) => {
+          const P = Math.exp(score - L);
+          const to = at * keys + j;
+          const elements = result === 'mean' || result === 'value' ? valueWidth : width;
+          const dS =
+            cotangent && rowSum
+              ? scale *
+                P *
+                (dot(valueWidth, (e) => read(cotangent, [...b, i, e]) * read(value, [...b, j, e])) -
+                  read(rowSum, [...b, i]))
+              : 0;
+          for (let e = 0; e < elements && result !== 'logSum'; e += 1) {
+            if (result === 'mean') add(row * elements + e, P * read(value, [...b, j, e]));
+            if (result === 'query') add(row * elements + e, dS * read(key, [...b, j, e]));
+            if (result === 'key') add(to * elements + e, dS * read(query, [...b, i, e]));
+            if (result === 'value') add(to * elements + e, P * read(cotangent!, [...b, i, e]));
+          }
+        });
+      });
+    }
+  });
+  kernel.outputs.forEach((output, o) => {
+    for (const [place, value] of sums[o]!) store(output, place, value);
+  });
+}
+
+function dot(count: number, term: (i: number) => number): number {
+  let sum = 0;
+  for (let i = 0; i < count; i += 1) sum += term(i);
+  return sum;
 }
 
 /** Visits an index space in row-major order. */

@@ -1,7 +1,7 @@
 /**
  * The kernel language: what the compiler lowers graphs to and what the WebGPU and wasm backends generate code from.
  *
- * A kernel is one of five loops around expressions. An expression is a value at each point of the kernel's index
+ * A kernel is one of six loops around expressions. An expression is a value at each point of the kernel's index
  * space; it reads buffers through views, so movement costs no copy. Expressions are DAGs: the same object met twice
  * is the same value, to be computed once.
  *
@@ -10,6 +10,7 @@
  *   rows      several folds over the same rows, each of which may use those before it, then outputs per row or element
  *   contract  out[b,m,n] = epilogue(b,m,n, sum over k of A[b,m,k] B[b,k,n])
  *   scatter   out[o,i,d] = sum over j with index[j] = i of values[o,j,d]
+ *   attend    attention and its gradients, whose scores are never stored (ops/attention.ts, equations 1 to 3)
  *
  * b, m, n, k each stand for several axes. With views that slide windows, one contraction serves matmul and all
  * three passes of a convolution.
@@ -168,9 +169,9 @@ export interface ContractKernel extends KernelBase {
   readonly n: Shape;
   readonly k: Shape;
   /** Over [...batch, ...m, ...k]. */
-  readonly a: { readonly binding: number; readonly view: View };
+  readonly a: Operand;
   /** Over [...batch, ...k, ...n]. */
-  readonly b: { readonly binding: number; readonly view: View };
+  readonly b: Operand;
   /** Over [...batch, ...m, ...n], stored row-major. */
   readonly output: Output;
 }
@@ -188,7 +189,43 @@ export interface ScatterKernel extends KernelBase {
   readonly output: Output;
 }
 
-export type Kernel = MapKernel | ReduceKernel | RowsKernel | ContractKernel | ScatterKernel;
+/** What a loop reads besides its expressions. */
+export interface Operand {
+  readonly binding: number;
+  readonly view: View;
+}
+
+/** Results of attention (its weighted means, the logarithms of its rows' sums), and of its gradient. */
+export type AttendResult = 'mean' | 'logSum' | 'query' | 'key' | 'value';
+
+/** Over [...batch, queries or keys, width or valueWidth]; the mask over [...batch, queries, keys], sums of rows over
+ * [...batch, queries]. A gradient has the last three. */
+export interface AttendOperands {
+  readonly query: Operand;
+  readonly key: Operand;
+  readonly value: Operand;
+  /** bool: whether a query may see a key; floats: added to the scores. */
+  readonly mask?: Operand;
+  readonly cotangent?: Operand;
+  readonly logSum?: Operand;
+  readonly rowSum?: Operand;
+}
+
+export interface AttendKernel extends KernelBase {
+  readonly kind: 'attend';
+  readonly batch: Shape;
+  readonly queries: number;
+  readonly keys: number;
+  readonly width: number;
+  readonly valueWidth: number;
+  readonly scale: number;
+  readonly causal: boolean;
+  readonly operands: AttendOperands;
+  /** Their expressions are 'folded'. */
+  readonly outputs: readonly (Output & { readonly result: AttendResult })[];
+}
+
+export type Kernel = MapKernel | ReduceKernel | RowsKernel | ContractKernel | ScatterKernel | AttendKernel;
 
 /**
  * A buffer of a plan. `input` i is bound to the caller's i-th storage, `output` i to the storage of the i-th result,

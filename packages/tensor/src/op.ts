@@ -1,6 +1,6 @@
 /** What a primitive operation is. One object per op, in ops/<family>.ts; ops/index.ts lists them all. */
 import type { DType } from './dtype.ts';
-import type { Expr, Scalar } from './kernel.ts';
+import type { AttendResult, Expr, Scalar } from './kernel.ts';
 import type { Shape } from './shape.ts';
 import type { Tensor } from './tensor.ts';
 import type { View } from './view.ts';
@@ -36,7 +36,13 @@ export type Lowering<Attrs> =
   | { readonly kind: 'contract'; contraction(a: Shape, b: Shape, attrs: Attrs): Contraction }
   | { readonly kind: 'gather'; axis(attrs: Attrs): number }
   | { readonly kind: 'scatter'; axis(attrs: Attrs): number }
-  | { readonly kind: 'concat'; axis(attrs: Attrs): number };
+  | { readonly kind: 'concat'; axis(attrs: Attrs): number }
+  /** Inputs: query, key, value; for gradients cotangent, logSum, rowSum; perhaps a mask. */
+  | {
+      readonly kind: 'attend';
+      readonly result: AttendResult;
+      settings(attrs: Attrs): { readonly scale: number; readonly causal: boolean };
+    };
 
 /** A contraction (kernel.ts) over views of two operands; a view function gets the operand's own view. */
 export interface Contraction {

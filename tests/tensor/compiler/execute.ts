@@ -70,6 +70,7 @@ function shared(plan: Plan): Plan {
     const bindings = kernel.bindings.map(move);
     if (kernel.kind === 'map') return { ...kernel, bindings, outputs: kernel.outputs.map(move) };
     if (kernel.kind === 'rows') return { ...kernel, bindings, outputs: kernel.outputs.map(move) };
+    if (kernel.kind === 'attend') return { ...kernel, bindings, outputs: kernel.outputs.map(move) };
     return { ...kernel, bindings, output: move(kernel.output) };
   });
   const buffers = plan.buffers.map((buffer, i) => ({ ...buffer, length: lengths[i]! }));

@@ -4,12 +4,13 @@ import type { Ir, Node } from './ir.ts';
 /** Lowerings that are loops of their own. */
 export function startsKernel(node: Node): boolean {
   const kind = node.op?.lower.kind;
-  return kind === 'reduce' || kind === 'contract' || kind === 'scatter';
+  return kind === 'reduce' || kind === 'contract' || kind === 'scatter' || kind === 'attend';
 }
 
 /** The inputs of a node that must be read from buffers, whatever they are computed from. */
 function bufferInputs(node: Node): readonly number[] {
   switch (node.op?.lower.kind) {
+    case 'attend':
     case 'contract':
     case 'scatter':
       return node.inputs;

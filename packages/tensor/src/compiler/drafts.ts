@@ -3,7 +3,7 @@
  * value (node id), and its list of bindings is empty; `finish` numbers both.
  */
 import { bytesPerElement } from '../dtype.ts';
-import type { Expr, Kernel, MapKernel, Output } from '../kernel.ts';
+import type { AttendKernel, AttendOperands, Expr, Kernel, MapKernel, Operand, Output } from '../kernel.ts';
 import { numel, type Shape } from '../shape.ts';
 import { readsOf } from './expression.ts';
 
@@ -22,9 +22,28 @@ export function writesOf(draft: Draft): number[] {
   return outputsOf(draft).map(({ buffer }) => buffer);
 }
 
-/** The index space of the expressions of the kernel's outputs. */
-export function shapeOf(draft: Draft): Shape {
+/** The index space of one of an attend kernel's outputs. */
+function shapeOfResult(kernel: AttendKernel, output: Output): Shape {
+  const { batch, queries, keys, width, valueWidth } = kernel;
+  switch (kernel.outputs.find((own) => own === output)!.result) {
+    case 'mean':
+      return [...batch, queries, valueWidth];
+    case 'logSum':
+      return [...batch, queries];
+    case 'query':
+      return [...batch, queries, width];
+    case 'key':
+      return [...batch, keys, width];
+    case 'value':
+      return [...batch, keys, valueWidth];
+  }
+}
+
+/** The index space of the kernel's outputs; those of an attend kernel differ. */
+export function shapeOf(draft: Draft, output = outputsOf(draft)[0]!): Shape {
   switch (draft.kind) {
+    case 'attend':
+      return shapeOfResult(draft, output);
     case 'map':
     case 'reduce':
       return draft.shape;
@@ -39,7 +58,7 @@ export function shapeOf(draft: Draft): Shape {
 
 /** Elements that the kernel writes to each of its outputs. */
 export function lengthsOf(draft: Draft): number[] {
-  if (draft.kind !== 'rows') return outputsOf(draft).map(() => numel(shapeOf(draft)));
+  if (draft.kind !== 'rows') return outputsOf(draft).map((output) => numel(shapeOf(draft, output)));
   return draft.outputs.map(({ per }) => numel(per === 'row' ? draft.shape : shapeOf(draft)));
 }
 
@@ -58,6 +77,7 @@ export function withExpressions(draft: Draft, change: (expr: Expr) => Expr): Dra
     const folds = draft.folds.map(({ fold, body }) => ({ fold, body: change(body) }));
     return { ...draft, folds, outputs: draft.outputs.map(changed) };
   }
+  if (draft.kind === 'attend') return draft; // its outputs read nothing
   const output = changed(draft.output);
   return draft.kind === 'reduce' ? { ...draft, body: change(draft.body), output } : { ...draft, output };
 }
@@ -65,6 +85,7 @@ export function withExpressions(draft: Draft, change: (expr: Expr) => Expr): Dra
 /** The bindings that a loop reads besides its expressions. */
 function operandsOfLoop(draft: Draft): number[] {
   if (draft.kind === 'contract') return [draft.a.binding, draft.b.binding];
+  if (draft.kind === 'attend') return Object.values(draft.operands).map(({ binding }) => binding);
   return draft.kind === 'scatter' ? [draft.index.binding, draft.values.binding] : [];
 }
 
@@ -88,6 +109,16 @@ export function mayFitBindings(earlier: Draft, later: Draft, donated: Donated = 
   const between = new Set(writesOf(earlier));
   const read = [...valuesRead(earlier), ...valuesRead(later)].filter((value) => !between.has(value));
   return buffersTouched(new Set(read), writesOf(later), donated) <= maxBuffers;
+}
+
+/** An attend kernel's operands, each changed; null where one cannot be. */
+export function mapOperands(
+  operands: AttendOperands,
+  change: (operand: Operand) => Operand | null,
+): AttendOperands | null {
+  const entries = Object.entries(operands).map(([name, operand]) => [name, change(operand)] as const);
+  if (entries.some(([, operand]) => operand === null)) return null;
+  return Object.fromEntries(entries) as unknown as AttendOperands;
 }
 
 /** Whether the kernel touches no more buffers than one may: an input and the output that takes its place are one. */

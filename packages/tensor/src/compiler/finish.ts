@@ -1,7 +1,7 @@
 /** Drafts into a plan: values become buffers, and each kernel numbers the ones it reads. */
 import type { DType } from '../dtype.ts';
 import type { Expr, Kernel, Output, Plan, PlanBuffer } from '../kernel.ts';
-import { type Draft, valuesRead } from './drafts.ts';
+import { type Draft, mapOperands, valuesRead } from './drafts.ts';
 import { operandsOf, walk, withOperands } from './expression.ts';
 
 /** The draft with bindings and buffers in place of values. */
@@ -38,6 +38,10 @@ function finishKernel(
   switch (draft.kind) {
     case 'map':
       return { ...draft, bindings, outputs: draft.outputs.map(finishOutput) };
+    case 'attend': {
+      const outputs = draft.outputs.map((output) => ({ ...output, ...finishOutput(output) }));
+      return { ...draft, bindings, outputs, operands: mapOperands(draft.operands, operand)! };
+    }
     case 'reduce':
       return { ...draft, bindings, body: bind(draft.body), output: finishOutput(draft.output) };
     case 'rows': {

@@ -6,7 +6,7 @@
  * scatter) starts a kernel. A node whose expression is read from a buffer is called a value.
  */
 import { formatShape } from '../errors.ts';
-import type { Expr, Output } from '../kernel.ts';
+import type { AttendKernel, AttendOperands, Expr, Output } from '../kernel.ts';
 import type { Lowering } from '../op.ts';
 import { scalarOf } from '../ops/elementwise.ts';
 import { numel, type Shape } from '../shape.ts';
@@ -17,7 +17,7 @@ import { isWorthKeeping, isWorthKeepingBefore } from './cost.ts';
 import { type Draft, maxBuffers, valuesRead, withExpressions, writesOf } from './drafts.ts';
 import { foldEpilogues } from './epilogue.ts';
 import { Expressions, isWhole, type Load, readsOf, type ViewMap, walk } from './expression.ts';
-import type { Ir, Node } from './ir.ts';
+import { attrsKey, type Ir, type Node } from './ir.ts';
 import { mergeMaps } from './merge.ts';
 import { orderLoops, orderMaps } from './order.ts';
 import { joinRows } from './rows.ts';
@@ -108,6 +108,8 @@ class Builder {
   readonly #names: string[][] = [];
   /** Nodes that have a buffer of their own. */
   readonly #stored = new Set<number>();
+  /** Where among the drafts is the kernel of attention over some operands. */
+  readonly #attending = new Map<string, number>();
 
   constructor(ir: Ir) {
     this.#ir = ir;
@@ -161,6 +163,8 @@ class Builder {
         return this.#contract(node, lowering);
       case 'scatter':
         return this.#scatter(node, lowering.axis(node.attrs));
+      case 'attend':
+        return this.#attend(node, lowering);
     }
   }
 
@@ -289,6 +293,44 @@ class Builder {
       values: { binding: from.values },
       output,
     }));
+  }
+
+  /** Attention, or a gradient of it; another result of the same operands comes from the same kernel. */
+  #attend(node: Node, { result, settings }: LoweringOf<'attend'>): Expr {
+    const gradient = result !== 'mean' && result !== 'logSum';
+    const names = ['query', 'key', 'value', ...(gradient ? ['cotangent', 'logSum', 'rowSum'] : []), 'mask'];
+    const [query, key, value] = node.inputs.map((input) => this.#ir.nodes[input]!.shape);
+    const [queries, keys] = [query!.at(-2)!, key!.at(-2)!];
+    if (queries * keys === 0) return this.#nothingFolded(node, result === 'logSum' ? Infinity : 0);
+    const operands = Object.fromEntries(
+      node.inputs.map((input, i) => {
+        const { binding, view } = this.#loadOf(input, (own) => own);
+        return [names[i], { binding, view }];
+      }),
+    ) as unknown as AttendOperands;
+    const loop = {
+      batch: query!.slice(0, -2),
+      queries,
+      keys,
+      width: query!.at(-1)!,
+      valueWidth: value!.at(-1)!,
+      ...settings(node.attrs),
+      operands,
+    };
+    const id = attrsKey([gradient, loop]);
+    const expr: Expr = { kind: 'folded', type: scalarOf(node.dtype) };
+    const output = { buffer: node.id, dtype: node.dtype, expr, result };
+    const at = this.#attending.get(id);
+    if (at === undefined) {
+      this.#attending.set(id, this.drafts.length);
+      const label = gradient ? 'attentionGradient' : 'attention';
+      this.drafts.push({ kind: 'attend', label, bindings: [], ...loop, outputs: [output] });
+    } else {
+      const draft = this.drafts[at] as AttendKernel;
+      this.drafts[at] = { ...draft, outputs: [...draft.outputs, output] };
+    }
+    this.#become(node);
+    return this.#exprs[node.id]!;
   }
 
   #nothingFolded(node: Node, value: number): Expr {

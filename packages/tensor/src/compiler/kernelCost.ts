@@ -1,7 +1,7 @@
 /** Arithmetic and memory traffic of kernels, for `explain` and benchmarks. */
 
 import { bytesPerElement } from '../dtype.ts';
-import type { Expr, Kernel } from '../kernel.ts';
+import type { AttendKernel, Expr, Kernel, Operand } from '../kernel.ts';
 import { numel } from '../shape.ts';
 import { expressionsOf, lengthsOf, outputsOf, shapeOf } from './drafts.ts';
 import { readsOf, walk } from './expression.ts';
@@ -29,8 +29,10 @@ export function costOf(kernel: Kernel): Cost {
     (sum, { dtype }, i) => sum + lengths[i]! * bytesPerElement(dtype),
     0,
   );
-  if (kernel.kind === 'contract') {
-    for (const { binding, view } of [kernel.a, kernel.b]) {
+  if (kernel.kind === 'contract' || kernel.kind === 'attend') {
+    const operands: Operand[] =
+      kernel.kind === 'attend' ? Object.values(kernel.operands) : [kernel.a, kernel.b];
+    for (const { binding, view } of operands) {
       touch(binding, numel(view.shape.filter((_, axis) => view.strides[axis] !== 0)));
     }
   }
@@ -42,9 +44,20 @@ export function costOf(kernel: Kernel): Cost {
   return { flops: flopsOf(kernel), bytes: read + written };
 }
 
+/** Products of attention: those of the scores, and those that its results are; a gradient has the scores' own. */
+function attendFlops(kernel: AttendKernel): number {
+  const { batch, queries, keys, width, valueWidth, causal, operands, outputs } = kernel;
+  const deep = { mean: valueWidth, logSum: 0, query: width, key: width, value: valueWidth };
+  const ofScores = width + (operands.cotangent ? valueWidth : 0);
+  const depth = outputs.reduce((sum, { result }) => sum + deep[result], ofScores);
+  return (causal ? 1 : 2) * numel(batch) * queries * keys * depth;
+}
+
 function flopsOf(kernel: Kernel): number {
   const results = numel(shapeOf(kernel));
   switch (kernel.kind) {
+    case 'attend':
+      return attendFlops(kernel);
     case 'map':
       return results * arithmetic(...kernel.outputs.map(({ expr }) => expr));
     case 'reduce':

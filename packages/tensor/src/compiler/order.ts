@@ -5,7 +5,7 @@
  * that order. Where only a map kernel takes it, in an order that the loop cannot store (attention's heads, scaled),
  * the map keeps the loop's order and its readers look elsewhere. Either way the map can become the loop's epilogue.
  */
-import type { ContractKernel, MapKernel, ReduceKernel } from '../kernel.ts';
+import type { ContractKernel, MapKernel, Operand, ReduceKernel } from '../kernel.ts';
 import type { Shape } from '../shape.ts';
 import {
   contiguousView,
@@ -17,7 +17,7 @@ import {
   type View,
 } from '../view.ts';
 import { type Digits, digitsOf, indicesOf } from './digits.ts';
-import { type Draft, expressionsOf, shapeOf, valuesRead, withExpressions } from './drafts.ts';
+import { type Draft, expressionsOf, mapOperands, shapeOf, valuesRead, withExpressions } from './drafts.ts';
 import { type Expressions, readsOf } from './expression.ts';
 
 /** The drafts with results reordered; those that are outputs, or operands of loops, stay as they are. */
@@ -131,11 +131,16 @@ function rereading(
       load.binding === value ? expressions.of({ ...load, view: reread(load.view)! }) : null,
     ),
   );
-  if (moved.kind !== 'contract') return moved;
-  const [a, b] = [moved.a, moved.b].map((operand) => {
+  const rereadOperand = (operand: Operand): Operand | null => {
     const view = operand.binding === value ? reread(operand.view) : operand.view;
     return view && { ...operand, view };
-  });
+  };
+  if (moved.kind === 'attend') {
+    const operands = mapOperands(moved.operands, rereadOperand);
+    return operands && { ...moved, operands };
+  }
+  if (moved.kind !== 'contract') return moved;
+  const [a, b] = [moved.a, moved.b].map(rereadOperand);
   return a && b ? { ...moved, a, b } : null;
 }
 

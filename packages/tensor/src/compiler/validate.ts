@@ -1,6 +1,6 @@
 /** What must hold of every plan; tests give each plan through here. */
-import type { Expr, Kernel, Plan, PlanBuffer, RowsKernel } from '../kernel.ts';
-import type { Shape } from '../shape.ts';
+import type { AttendKernel, AttendOperands, Expr, Kernel, Plan, PlanBuffer, RowsKernel } from '../kernel.ts';
+import { type Shape, sameShape } from '../shape.ts';
 import { isContiguous } from '../view.ts';
 import { expressionsOf, lengthsOf, maxBuffers, outputsOf, shapeOf, storedBytes } from './drafts.ts';
 import { isUniformAlong, readsOf, walk } from './expression.ts';
@@ -52,7 +52,9 @@ export function validatePlan(plan: Plan): void {
     }
     if (new Set(kernel.bindings.map(({ buffer }) => buffer)).size < kernel.bindings.length)
       fail('binds a buffer twice');
-    const touched = [...kernel.bindings, ...outputsOf(kernel)].map(({ buffer }) => buffer);
+    // What is too much at once for a backend, an attend kernel can do one output after the other.
+    const written = kernel.kind === 'attend' ? kernel.outputs.slice(0, 1) : outputsOf(kernel);
+    const touched = [...kernel.bindings, ...written].map(({ buffer }) => buffer);
     const storages = new Set(touched.map((buffer) => storageOf(plan.buffers[buffer]!)));
     if (storages.size > maxBuffers) fail('touches too many buffers');
     checkExpressions(kernel, fail);
@@ -98,6 +100,24 @@ function checkInPlace(
   });
 }
 
+/** The operands' views are over the spaces that the kernel says. */
+function checkAttend(kernel: AttendKernel, fail: (problem: string) => never): void {
+  const { batch, queries, keys, width, valueWidth, operands } = kernel;
+  const spaces: Record<keyof AttendOperands, Shape> = {
+    query: [queries, width],
+    key: [keys, width],
+    value: [keys, valueWidth],
+    mask: [queries, keys],
+    cotangent: [queries, valueWidth],
+    logSum: [queries],
+    rowSum: [queries],
+  };
+  for (const [name, { view }] of Object.entries(operands)) {
+    const space = [...batch, ...spaces[name as keyof AttendOperands]];
+    if (!sameShape(view.shape, space)) fail(`the ${name} is over [${view.shape}]`);
+  }
+}
+
 function checkExpressions(kernel: Kernel, fail: (problem: string) => never): void {
   const check = (root: Expr, shape: Shape, epilogue: boolean): void => {
     for (const expr of walk(root)) {
@@ -114,7 +134,8 @@ function checkExpressions(kernel: Kernel, fail: (problem: string) => never): voi
   if (kernel.kind === 'rows') checkRows(kernel, fail);
   if (kernel.kind === 'reduce') check(kernel.body, [...kernel.shape, ...kernel.reduced], false);
   if (kernel.kind === 'rows') for (const { body } of kernel.folds) check(body, shapeOf(kernel), true);
-  for (const { expr } of outputsOf(kernel)) check(expr, shapeOf(kernel), kernel.kind !== 'map');
+  for (const output of outputsOf(kernel)) check(output.expr, shapeOf(kernel, output), kernel.kind !== 'map');
+  if (kernel.kind === 'attend') checkAttend(kernel, fail);
   if (kernel.kind !== 'contract') return;
   const { batch, m, n, k, a, b } = kernel;
   if (a.view.shape.join() !== [...batch, ...m, ...k].join())

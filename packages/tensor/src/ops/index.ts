@@ -1,5 +1,12 @@
 /** Every primitive of the engine, in reading order. Contract tests, documentation and coverage walk this list. */
 import type { Op } from '../op.ts';
+import {
+  attentionKeyOp,
+  attentionLogSumOp,
+  attentionOp,
+  attentionQueryOp,
+  attentionValueOp,
+} from './attention.ts';
 import { bitsOp } from './bits.ts';
 import { concatOp } from './concat.ts';
 import { conv2dOp, conv2dWeightOp } from './conv.ts';
@@ -29,4 +36,5 @@ export const ops: readonly Op<never>[] = [
   expandOp, sumOp, maxOp, argmaxOp,
   gatherOp, scatterAddOp, concatOp,
   matmulOp, conv2dOp, conv2dWeightOp,
+  attentionOp, attentionLogSumOp, attentionQueryOp, attentionKeyOp, attentionValueOp,
 ];

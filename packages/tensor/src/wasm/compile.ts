@@ -1,8 +1,11 @@
 /** From plans to modules. */
+import { shapeOf } from '../compiler/drafts.ts';
 import { DTypeError } from '../errors.ts';
 import type { Kernel, Plan } from '../kernel.ts';
 import { numel } from '../shape.ts';
 import { ModuleBuilder } from './assembler.ts';
+import { writeAttend } from './attend.ts';
+import { writeAttendGradient } from './attendGradient.ts';
 import { writeContract } from './contract.ts';
 import { writeMap } from './map.ts';
 import { writeReduce } from './reduce.ts';
@@ -32,7 +35,7 @@ export function compilePlan(plan: Plan, { relaxed, threads, table }: CompileSett
   const module = new ModuleBuilder(threads > 1);
   const target: Target = { module, relaxed, table, lengths: plan.buffers.map(({ length }) => length) };
   const kernels = plan.kernels
-    .filter((kernel) => outputLength(kernel) > 0)
+    .filter((kernel) => numel(shapeOf(kernel)) > 0)
     .map((kernel) => ({ kernel, written: writeKernel(target, kernel) }));
   writeMain(module, threads > 1);
   return { bytes: module.encode(), kernels };
@@ -50,17 +53,7 @@ function writeKernel(target: Target, kernel: Kernel): WrittenKernel {
       return writeContract(target, kernel);
     case 'scatter':
       return writeScatter(target, kernel);
-  }
-}
-
-/** Elements that a kernel writes to each of its outputs. */
-function outputLength(kernel: Kernel): number {
-  switch (kernel.kind) {
-    case 'contract':
-      return numel([...kernel.batch, ...kernel.m, ...kernel.n]);
-    case 'scatter':
-      return kernel.outer * kernel.extent * kernel.inner;
-    default:
-      return numel(kernel.shape);
+    case 'attend':
+      return kernel.operands.cotangent ? writeAttendGradient(target, kernel) : writeAttend(target, kernel);
   }
 }

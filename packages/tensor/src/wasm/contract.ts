@@ -255,13 +255,13 @@ function writeProduct(
   };
 }
 
-interface BatchStart {
+export interface BatchStart {
   readonly address: Local;
   readonly guards: readonly Local[];
 }
 
 /** Locals with the batch's share of an operand's address (the buffer's address included) and guards. */
-function writeBatch(
+export function writeBatch(
   target: Target,
   { batch }: Operand,
   pointer: Pointer,

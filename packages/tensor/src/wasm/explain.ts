@@ -17,6 +17,8 @@ function spaceOf(kernel: Kernel): string {
       const [batch, m, n, k] = [kernel.batch, kernel.m, kernel.n, kernel.k].map(formatShape);
       return `batch ${batch} m ${m} n ${n} k ${k}`;
     }
+    case 'attend':
+      return `batch ${formatShape(kernel.batch)} queries ${kernel.queries} keys ${kernel.keys} width ${kernel.width}`;
     case 'scatter':
       return formatShape([kernel.outer, kernel.count, kernel.inner]);
   }

@@ -28,16 +28,21 @@ export function exp(m: Lanes, x: Local): Local {
   const magic = m.f32(1.5 * 2 ** 23);
   const rounded = m.madd(clamped, m.f32(Math.LOG2E), magic);
   const n = m.op('f32x4.sub', rounded, magic);
-  // ln 2 in two parts: n times the first is exact, as it has few bits.
-  const high = 0.693359375;
-  const r = m.madd(n, m.f32(high - Math.LN2), m.madd(n, m.f32(-high), clamped));
-  const power = m.polynomial(r, inverseFactorials(7)); // (1)
+  const power = naturalPower(m, clamped, n);
   // 2^n in two factors, since n can lie outside the range of an exponent.
   const exponent = m.op('i32x4.sub', rounded, magic);
   const half = m.shift('i32x4.shr_s', exponent, 1);
   const scale = (k: Local) => m.shift('i32x4.shl', m.op('i32x4.add', k, m.i32(127)), 23);
   const rest = scale(m.op('i32x4.sub', exponent, half));
   return m.op('f32x4.mul', m.op('f32x4.mul', power, scale(half)), rest);
+}
+
+/** e^r of (1), with r = x - n ln 2. */
+export function naturalPower(m: Lanes, x: Local, n: Local): Local {
+  // ln 2 in two parts: n times the first is exact, as it has few bits.
+  const high = 0.693359375;
+  const r = m.madd(n, m.f32(high - Math.LN2), m.madd(n, m.f32(-high), x));
+  return m.polynomial(r, inverseFactorials(7));
 }
 
 /** log x: -infinity at 0, NaN below. */

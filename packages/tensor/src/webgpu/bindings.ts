@@ -31,6 +31,8 @@ function bindingsRead(kernel: Kernel): Set<number> {
       const epilogue = readsOf(kernel.output.expr).map(({ binding }) => binding);
       return new Set([kernel.a.binding, kernel.b.binding, ...epilogue]);
     }
+    case 'attend':
+      return new Set(Object.values(kernel.operands).map(({ binding }) => binding));
     case 'scatter':
       return new Set([kernel.index.binding, kernel.values.binding]);
   }

@@ -78,10 +78,10 @@ export function broadcastTile(contraction: Contraction, height: number): (body: 
   };
 }
 
-interface Place {
-  readonly contraction: Contraction;
+export interface Place {
+  readonly contraction: Pick<Contraction, 'a' | 'b' | 'rows' | 'columns' | 'depth'>;
   readonly lanes: number;
-  readonly tile: Tile;
+  readonly tile: Pick<Tile, 'slice' | 'row' | 'column' | 'height'>;
   readonly body: Statements;
   readonly loop: Statements;
   /** The steps of a turn, u32 names. */
@@ -94,7 +94,7 @@ function inDepth(k: string, depth: number, steps: number): string | null {
 }
 
 /** For each step, a lane's four columns of B. */
-function columnsOfB({ contraction: { b, columns, depth }, tile, body, loop, at }: Place): string[] {
+export function columnsOfB({ contraction: { b, columns, depth }, tile, body, loop, at }: Place): string[] {
   const { slice, column } = tile;
   const condition = (k: string) => inDepth(k, depth, at.length);
   if (b.quads === 'free') {
@@ -117,7 +117,7 @@ function columnsOfB({ contraction: { b, columns, depth }, tile, body, loop, at }
 }
 
 /** For a row of the tile, its element of A at each step. */
-function rowsOfA(place: Place): (r: number) => string[] {
+export function rowsOfA(place: Place): (r: number) => string[] {
   return place.contraction.a.quads === 'free' ? quadsOfRows(place) : rowsByLane(place);
 }
 

@@ -6,6 +6,8 @@ export interface Capabilities {
   readonly subgroupSize: number;
   /** Whether the adapter computes on the CPU: there barriers and workgroup memory are slow, and threads few. */
   readonly software: boolean;
+  /** Scores that an attention kernel may keep in scratch rather than compute in blocks. */
+  readonly keptScores: number;
   readonly maxWorkgroupsPerDimension: number;
   readonly maxInvocationsPerWorkgroup: number;
   readonly maxWorkgroupStorageBytes: number;
@@ -30,10 +32,12 @@ export function capabilitiesOf(
 ): Capabilities {
   const { subgroupMinSize, subgroupMaxSize } = info;
   const fixed = features.has('subgroups') && subgroupMinSize === subgroupMaxSize;
+  const software = info.isFallbackAdapter || /llvmpipe|swiftshader/i.test(info.description);
   return {
     f16: features.has('shader-f16'),
     subgroupSize: (fixed && subgroupMinSize) || 0,
-    software: info.isFallbackAdapter || /llvmpipe|swiftshader/i.test(info.description),
+    software,
+    keptScores: software ? 2 ** 25 : 0,
     maxWorkgroupsPerDimension: limits.maxComputeWorkgroupsPerDimension,
     maxInvocationsPerWorkgroup: limits.maxComputeInvocationsPerWorkgroup,
     maxWorkgroupStorageBytes: limits.maxComputeWorkgroupStorageSize,

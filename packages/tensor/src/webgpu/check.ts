@@ -2,7 +2,7 @@
 import { expressionsOf, outputsOf, shapeOf } from '../compiler/drafts.ts';
 import type { DType } from '../dtype.ts';
 import { DeviceError, DTypeError } from '../errors.ts';
-import type { Kernel, Plan } from '../kernel.ts';
+import type { Kernel, Operand, Plan } from '../kernel.ts';
 import { numel, type Shape } from '../shape.ts';
 import { rangeOf } from '../view.ts';
 import { type Capabilities, pageBytes } from './capabilities.ts';
@@ -48,6 +48,8 @@ function spacesOf(kernel: Kernel): Shape[] {
       return [kernel.batch, kernel.m, kernel.n, kernel.k];
     case 'scatter':
       return [[kernel.outer, kernel.count, kernel.inner]];
+    case 'attend':
+      return [kernel.batch, ...kernel.outputs.map((output) => shapeOf(kernel, output))];
   }
 }
 
@@ -69,6 +71,10 @@ function addressesOf(kernel: Kernel): { low: number; high: number }[] {
       );
       return [...operands, ...functionsOf(kernel.output.expr).map((f) => rangeOf(f, results))];
     }
+    case 'attend':
+      return Object.values(kernel.operands).flatMap(({ view }: Operand) =>
+        [view, ...view.guards].map((f) => rangeOf(f, view.shape)),
+      );
     case 'scatter':
       return [];
   }

@@ -3,6 +3,7 @@
 import { type Cost, costOf } from '../compiler/kernelCost.ts';
 import type { Kernel } from '../kernel.ts';
 import { numel } from '../shape.ts';
+import { emitAttend } from './attend.ts';
 import type { Buffers } from './bindings.ts';
 import type { Capabilities } from './capabilities.ts';
 import { emitContract } from './contract.ts';
@@ -36,6 +37,8 @@ function emit(kernel: Kernel, buffers: Buffers, capabilities: Capabilities, choo
       const empty = numel([...kernel.batch, ...kernel.m, ...kernel.n]) === 0;
       return empty ? [] : [emitContract(kernel, buffers, capabilities, choose)];
     }
+    case 'attend':
+      return [emitAttend(kernel, buffers, capabilities)];
     case 'scatter':
       return numel([kernel.outer, kernel.count, kernel.inner]) === 0
         ? []

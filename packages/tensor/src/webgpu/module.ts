@@ -131,9 +131,9 @@ export class Module {
     return functionName(name, wide);
   }
 
-  /** Adds a declaration outside functions. */
+  /** Adds a declaration outside functions, once. */
   declare(text: string): void {
-    this.#globals.push(text);
+    if (!this.#globals.includes(text)) this.#globals.push(text);
   }
 
   /** The WGSL of a cell of the binding: an element, a quad or a pair of halves, as it is declared. */

@@ -6,7 +6,7 @@ import type { DType } from '../dtype.ts';
 import type { Affine, View } from '../view.ts';
 import { loadOne, loadQuad, zero } from './access.ts';
 import type { Access } from './bindings.ts';
-import { type Module, type Statements, scalarOf } from './module.ts';
+import { type Module, registerType, type Statements, scalarOf } from './module.ts';
 import { type Coordinate, coordinatesOf, decompose, isQuadView, Point } from './point.ts';
 
 /** Values of the view's address and of each guard, as far as they are known: i32 expressions. */
@@ -91,7 +91,7 @@ export class Operand {
     if (condition !== null) conditions.push(condition);
     const load = quad ? loadQuad : loadOne;
     const { binding, dtype } = this.access;
-    const type = quad ? 'vec4f' : 'f32';
+    const type = registerType(scalarOf(dtype), quad);
     if (conditions.length === 0) return block.let(type, load(this.#module, binding, dtype, sums[0]!));
     const ok = block.let('bool', conditions.join(' & '));
     const safe = block.let('i32', `select(0, ${sums[0]!}, ${ok})`);

@@ -5,10 +5,12 @@
  * parts into scratch, then a fold of the parts. Scatters start from zeros. Where shaders cannot store single halves,
  * results other than maps are kept in f32 and then packed.
  */
+import { shapeOf } from '../compiler/drafts.ts';
 import { operandsOf, readsOf, walk, withOperands } from '../compiler/expression.ts';
 import type { DType } from '../dtype.ts';
 import { DeviceError } from '../errors.ts';
 import type {
+  AttendKernel,
   ContractKernel,
   Expr,
   Kernel,
@@ -29,6 +31,7 @@ import {
   substitute,
   type View,
 } from '../view.ts';
+import { attendApart, fitsApart } from './attendApart.ts';
 import type { Buffers } from './bindings.ts';
 import type { Capabilities } from './capabilities.ts';
 import { paddedBytes, pageCount } from './module.ts';
@@ -52,6 +55,13 @@ export function rewrite(kernel: Kernel, places: Buffers & Scratch, capabilities:
       return packLast(splitDepth(kernel, places, capabilities), places, capabilities);
     case 'scatter':
       return addToZeros(kernel, places);
+    case 'attend':
+      if (fitsApart(kernel, capabilities.keptScores)) {
+        return attendApart(kernel, places).flatMap((part) => rewrite(part, places, capabilities));
+      }
+      return splitGradients(kernel, places, capabilities).flatMap((part) =>
+        packHalves(part, places, capabilities),
+      );
   }
 }
 
@@ -87,6 +97,33 @@ function outputShape(kernel: ReduceKernel | ContractKernel | ScatterKernel): Sha
     case 'scatter':
       return [kernel.outer, kernel.extent, kernel.inner];
   }
+}
+
+/** One kernel for dQ, whose invocations hold queries, and one for dK and dV, or each, if one may not bind so many. */
+function splitGradients(
+  kernel: AttendKernel,
+  places: Buffers,
+  { maxStorageBuffers }: Capabilities,
+): AttendKernel[] {
+  const ofKeys = kernel.outputs.filter(({ result }) => result === 'key' || result === 'value');
+  const others = kernel.outputs.filter((output) => !ofKeys.includes(output));
+  const read = new Set(kernel.bindings.map(({ buffer }) => places.place(buffer)));
+  const together = read.size + ofKeys.length <= maxStorageBuffers;
+  const groups = [others, ...(together ? [ofKeys] : ofKeys.map((output) => [output]))];
+  return groups.filter(({ length }) => length > 0).map((outputs) => ({ ...kernel, outputs }));
+}
+
+/** The kernel, and one more to pack each output of halves, where shaders cannot store them alone. */
+function packHalves(kernel: AttendKernel, places: Scratch, { f16 }: Capabilities): Kernel[] {
+  const packing: Kernel[] = [];
+  const outputs = kernel.outputs.map((output) => {
+    if (f16 || output.dtype !== 'f16') return output;
+    const shape = shapeOf(kernel, output);
+    const buffer = places.scratch('f32', numel(shape));
+    packing.push(copyOf(kernel.label, buffer, 'f32', shape, output));
+    return { ...output, buffer, dtype: 'f32' as const };
+  });
+  return [{ ...kernel, outputs }, ...packing];
 }
 
 /** Sums need a place to grow in: the output, zeroed, or f32 scratch where it holds halves. */

@@ -8,10 +8,10 @@ import { GROUP, LANE } from './launch.ts';
 import { type Module, Statements } from './module.ts';
 import type { Operand } from './operand.ts';
 
-const SIDE = 16;
+export const SIDE = 16;
 const LANES = SIDE * SIDE;
 /** Steps along k that are staged at a time. */
-const STEPS = 16;
+export const STEPS = 16;
 const WIDTH = 4 * SIDE;
 /** Tiles that fill a device: rather than fewer, tiles get smaller. */
 const ENOUGH_TILES = 256;
@@ -101,7 +101,7 @@ interface Region {
  * Reads a tile's part of an operand into workgroup memory as [step][row or column], steps beyond the depth as zeros.
  * Returns quads to a step.
  */
-function stage(
+export function stage(
   module: Module,
   operand: Operand,
   name: string,
