@@ -68,6 +68,6 @@ describeWebGPU('attention on WebGPU', () => {
       await expectAttention(device, drawn);
       await device.close();
     },
-    300_000,
+    600_000,
   );
 });
