@@ -53,8 +53,8 @@ export function validatePlan(plan: Plan): void {
     if (new Set(kernel.bindings.map(({ buffer }) => buffer)).size < kernel.bindings.length)
       fail('binds a buffer twice');
     // What is too much at once for a backend, an attend kernel can do one output after the other.
-    const written = kernel.kind === 'attend' ? kernel.outputs.slice(0, 1) : outputsOf(kernel);
-    const touched = [...kernel.bindings, ...written].map(({ buffer }) => buffer);
+    const atOnce = kernel.kind === 'attend' ? kernel.outputs.slice(0, 1) : outputsOf(kernel);
+    const touched = [...kernel.bindings, ...atOnce].map(({ buffer }) => buffer);
     const storages = new Set(touched.map((buffer) => storageOf(plan.buffers[buffer]!)));
     if (storages.size > maxBuffers) fail('touches too many buffers');
     checkExpressions(kernel, fail);
