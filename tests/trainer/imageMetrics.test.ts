@@ -25,7 +25,7 @@ interface PictureCase {
 }
 
 const golden = JSON.parse(
-  readFileSync(new URL('../golden/image-metrics/case.json', import.meta.url), 'utf8'),
+  readFileSync(new URL('../golden/image-metrics/cases.json', import.meta.url), 'utf8'),
 ) as {
   readonly pictures: readonly PictureCase[];
   readonly frechet: { readonly a: number[][]; readonly b: number[][]; readonly distance: number };
