@@ -2,7 +2,9 @@ import {
   decode,
   dtypes,
   encode,
+  floatsOf,
   fromHalfBits,
+  halvesOf,
   hostArray,
   isFloat,
   roundTo,
@@ -21,6 +23,30 @@ describe('half precision', () => {
     );
     expect(wrong).toEqual([]);
     expect(isNaNPattern(toHalfBits(Number.NaN))).toBe(true);
+  });
+
+  it('is converted in arrays as one by one', () => {
+    const all = Uint16Array.from(patterns);
+    const values = floatsOf(all);
+    expect(patterns.findIndex((bits) => !Object.is(values[bits], fromHalfBits(bits)))).toBe(-1);
+    // Every half, the middle to the next one, the f32 numbers beside both, and noise in all bits.
+    const words = patterns.flatMap((bits) => {
+      const middle = ((bits & 0x7fff) << 13) + 0x38000000;
+      const sign = (bits & 0x8000) << 16;
+      return [0, 1, -1, 0x1000, 0x1001, 0xfff].map((step) => (middle + step) | sign);
+    });
+    const noise = patterns.map((i) => Math.imul(i + 1, 0x9e3779b1));
+    const floats = new Float32Array(Int32Array.from([...words, ...noise]).buffer);
+    const halves = halvesOf(floats);
+    const small = halvesOf(floats.map((x) => x * 2 ** -120));
+    expect(floats.findIndex((x, i) => !Number.isNaN(x) && halves[i] !== toHalfBits(x))).toBe(-1);
+    expect(floats.findIndex((x, i) => Number.isNaN(x) !== isNaNPattern(halves[i]!))).toBe(-1);
+    expect(
+      floats.findIndex((x, i) => !Number.isNaN(x) && small[i] !== toHalfBits(Math.fround(x * 2 ** -120))),
+    ).toBe(-1);
+    const subnormal = patterns.map((i) => Math.fround((i / 16) * 2 ** -24));
+    const packed = halvesOf(Float32Array.from(subnormal));
+    expect(subnormal.findIndex((x, i) => packed[i] !== toHalfBits(x))).toBe(-1);
   });
 
   it('counts up with its bits, by steps that double at each power of two', () => {

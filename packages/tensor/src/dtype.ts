@@ -99,6 +99,36 @@ export function fromHalfBits(bits: number): number {
   return sign * (1 + mantissa / 1024) * 2 ** (exponent - 15);
 }
 
+/** `toHalfBits` of every value, by integer arithmetic: files hold hundreds of millions. */
+export function halvesOf(values: Float32Array): Uint16Array {
+  const words = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  const halves = new Uint16Array(values.length);
+  for (let i = 0; i < words.length; i += 1) {
+    const word = words[i]!;
+    const sign = (word >>> 16) & 0x8000;
+    const magnitude = word & 0x7fffffff;
+    if (magnitude > 0x7f800000) halves[i] = sign | 0x7e00;
+    else if (magnitude >= 0x47800000) halves[i] = sign | 0x7c00;
+    else if (magnitude >= 0x38800000) {
+      // Exponents are 112 apart; half of what 13 bits hold, less where that is a tie and the result even, rounds. A
+      // mantissa that overflows carries into the exponent, and from 65,504 on into infinity.
+      const rebased = magnitude - 0x38000000;
+      halves[i] = sign | ((rebased + 0xfff + ((rebased >>> 13) & 1)) >>> 13);
+    } else halves[i] = sign | roundHalfEven(Math.abs(values[i]!) * 2 ** 24); // subnormal: units of 2^-24
+  }
+  return halves;
+}
+
+let numberOfBits: Float32Array | undefined;
+
+/** `fromHalfBits` of every element. */
+export function floatsOf(halves: Uint16Array): Float32Array {
+  numberOfBits ??= Float32Array.from({ length: 2 ** 16 }, (_, bits) => fromHalfBits(bits));
+  const values = new Float32Array(halves.length);
+  for (let i = 0; i < halves.length; i += 1) values[i] = numberOfBits[halves[i]!]!;
+  return values;
+}
+
 /** @throws DTypeError for bool */
 export function expectNumbers(op: string, dtype: DType): void {
   if (dtype === 'bool') throw new DTypeError(`${op}: expected numbers; got bool`);

@@ -7,8 +7,9 @@
 import {
   bytesPerElement,
   type DType,
-  fromHalfBits,
+  floatsOf,
   type HostArray,
+  halvesOf,
   hostArray,
   toHalfBits,
 } from '../dtype.ts';
@@ -153,14 +154,13 @@ const decoders: ReadonlyMap<string, Decoder> = new Map<string, Decoder>([
 /** The values as float32, whatever float type they are stored in. */
 export function asFloat32(values: HostTensor): Float32Array {
   if (values.dtype === 'f32') return values.data as Float32Array;
-  return values.dtype === 'f16'
-    ? Float32Array.from(values.data, fromHalfBits)
-    : Float32Array.from(values.data);
+  return values.dtype === 'f16' ? floatsOf(values.data as Uint16Array) : Float32Array.from(values.data);
 }
 
 /** The values as bits of half-precision numbers, rounded to the nearest where they are wider. */
 export function asFloat16(values: HostTensor): Uint16Array {
   if (values.dtype === 'f16') return values.data as Uint16Array;
+  if (values.dtype === 'f32') return halvesOf(values.data as Float32Array);
   return Uint16Array.from(values.data, toHalfBits);
 }
 
