@@ -13,7 +13,7 @@ import { fileURLToPath } from 'node:url';
 import { Linear, Module } from '@deftjs/autograd/nn';
 import { loadWeights } from '@deftjs/models';
 import { openSafetensorsFile } from '@deftjs/models/node';
-import { read, silu, type Tensor, tensor } from '@deftjs/tensor';
+import { cast, read, silu, type Tensor, tensor } from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
 
 const width = 4096;
@@ -85,7 +85,7 @@ async function run(path: string, name: 'webgpu' | 'wasm', dtype: 'f32' | 'f16'):
     Float32Array.from({ length: rows * width }, (_, i) => Math.sin(i)),
     [rows, width],
   );
-  const y = (await read(net.forward(x), device)) as Float32Array;
+  const y = (await read(net.forward(cast(x, dtype)), device)) as Float32Array;
   const seconds = (performance.now() - started) / 1000;
   if (!y.every(Number.isFinite) || y.every((v) => Math.abs(v) < 1e-6))
     throw new Error('large-model: the result is not finite, or vanished');
