@@ -16,9 +16,8 @@ import {
   cast,
   concat,
   type Device,
-  equal,
   evaluate,
-  iota,
+  eye,
   item,
   matmul,
   neg,
@@ -103,7 +102,7 @@ interface Grams {
 
 function gramsOf(layer: AdaptedLayer, { written, removed }: LowRankChange): Grams {
   const W0 = reshape(cast(layer.weight.value, 'f32'), matrixShape(layer.weight.shape));
-  const right = removed && (removed.right ?? identity(W0.shape[0]!));
+  const right = removed && (removed.right ?? eye(W0.shape[0]!));
   const columns = [...(written ? [written.basis] : []), ...(removed ? [removed.left] : [])];
   const rows = [...(written ? [written.rows] : []), ...(right ? [neg(matmul(transpose(right), W0))] : [])];
   const [F, G] = [concat(columns, 1), concat(rows, 0)];
@@ -111,10 +110,6 @@ function gramsOf(layer: AdaptedLayer, { written, removed }: LowRankChange): Gram
   if (!removed || !right) return shared;
   const { left } = removed;
   return { ...shared, overlap: matmul(transpose(right), left), removing: matmul(transpose(right), right) };
-}
-
-function identity(n: number): Tensor {
-  return cast(equal(iota([n, n], 0), iota([n, n], 1)), 'f32');
 }
 
 /** Of a change of the whole weight: nothing is removed, and its singular values are those of a full matrix. */

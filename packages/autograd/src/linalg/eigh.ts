@@ -13,9 +13,11 @@ import {
   abs,
   and,
   cast,
+  diagonal,
   div,
   equal,
   expand,
+  eye,
   greater,
   greaterEqual,
   less,
@@ -36,18 +38,13 @@ import {
 } from '@deftjs/tensor';
 import { withJvp } from '../custom.ts';
 import { jacobi } from './jacobi.ts';
-import { expectFewColumns, expectSquare, identity, positions, roundingOf, symmetricPart } from './matrix.ts';
+import { expectFewColumns, expectSquare, positions, roundingOf, symmetricPart } from './matrix.ts';
 
 export interface Eigen {
   /** [..., n], smallest first. */
   readonly values: Tensor;
   /** [..., n, n]: column i belongs to value i. The entry of largest size in each column is positive. */
   readonly vectors: Tensor;
-}
-
-/** The diagonals of [..., n, n]. */
-export function diagonalOf(A: Tensor): Tensor {
-  return sum(mul(A, identity(A.shape.at(-1)!, A.dtype)), -1);
 }
 
 /** Permutation matrices [..., n, n] that put `keys` [..., n] in ascending order: P x is sorted. Ties keep their order. */
@@ -63,7 +60,7 @@ export function sorting(keys: Tensor): Tensor {
 /** +1 or -1 for each row: what makes its entry of largest size positive. */
 export function signsOfRows(rows: Tensor): Tensor {
   const positive = greaterEqual(max(rows, -1, true), max(neg(rows), -1, true));
-  return where(positive, 1, expand(neg(identity(1, rows.dtype)), [...rows.shape.slice(0, -1), 1]));
+  return where(positive, 1, expand(neg(eye(1, 1, rows.dtype)), [...rows.shape.slice(0, -1), 1]));
 }
 
 /** F of (1), without what lies within rounding of the largest value. */
@@ -92,7 +89,7 @@ export function eigh(A: Tensor): Eigen {
   const sortedValues = squeeze(mul(matmul(order, unsorted), scale), -1);
   const sortedVectors = transpose(mul(rows, signsOfRows(rows)));
   const inner = (V: Tensor, dA: Tensor): Tensor => matmul(matmul(transpose(V), symmetricPart(dA)), V);
-  const values: Tensor = withJvp(sortedValues, [A], ([dA]) => diagonalOf(inner(vectors, dA!)));
+  const values: Tensor = withJvp(sortedValues, [A], ([dA]) => diagonal(inner(vectors, dA!)));
   const vectors: Tensor = withJvp(sortedVectors, [A], ([dA], V) => {
     const gaps = inverseGaps(values, max(abs(values), -1, true));
     return matmul(V, mul(gaps, inner(V, dA!)));

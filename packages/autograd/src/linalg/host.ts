@@ -33,7 +33,8 @@ function addTo(y: Float64Array, a: number, x: Float64Array, from = 0): void {
 /** x <- c x - s y,  y <- s x + c y. */
 function turn(x: Float64Array, y: Float64Array, c: number, s: number): void {
   for (let i = 0; i < x.length; i += 1) {
-    const [a, b] = [x[i]!, y[i]!];
+    const a = x[i]!;
+    const b = y[i]!;
     x[i] = c * a - s * b;
     y[i] = s * a + c * b;
   }

@@ -20,6 +20,7 @@ import {
   concat,
   div,
   expand,
+  eye,
   gather,
   greater,
   less,
@@ -39,7 +40,6 @@ import {
   transpose,
   where,
 } from '@deftjs/tensor';
-import { identity } from './matrix.ts';
 
 /** Sweeps that reach rounding from any matrix: a few that sort out the largest products, and quadratic convergence. */
 function sweepsFor(n: number): number {
@@ -97,7 +97,7 @@ type Goal = 'orthogonal' | 'diagonal';
  */
 export function jacobi(M: Tensor, goal: Goal): Tensor {
   const n = M.shape.at(-1)!;
-  const start = concat([M, expand(identity(n, M.dtype), M.shape)], -1);
+  const start = concat([M, expand(eye(n, n, M.dtype), M.shape)], -1);
   if (n === 1) return start;
   if (n % 2 === 1) {
     // A row and column of zeros makes the number even. They are mixed into nothing, and end where they began.
@@ -108,7 +108,7 @@ export function jacobi(M: Tensor, goal: Goal): Tensor {
   const rotated = swept(start, goal, sweepsFor(n) - 1);
   // Hundreds of rotations leave W short of orthogonal by as many roundings, and W M with it: begin the last sweep anew.
   const W = narrow(rotated, -1, n, n);
-  const excess = sub(matmul(W, transpose(W)), identity(n, M.dtype));
+  const excess = sub(matmul(W, transpose(W)), eye(n, n, M.dtype));
   const orthogonal = sub(W, mul(matmul(excess, W), 0.5));
   return swept(concat([matmul(orthogonal, M), orthogonal], -1), goal, 1);
 }

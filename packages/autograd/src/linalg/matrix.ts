@@ -1,18 +1,5 @@
 /** Matrices in the last two axes: their parts, and what is asked of their shapes. */
-import {
-  add,
-  cast,
-  type DType,
-  equal,
-  formatShape,
-  iota,
-  lessEqual,
-  mul,
-  ShapeError,
-  type Tensor,
-  transpose,
-  where,
-} from '@deftjs/tensor';
+import { add, type DType, formatShape, iota, mul, ShapeError, type Tensor, transpose } from '@deftjs/tensor';
 
 /** The extents [m, n] of the last two axes. @throws ShapeError when there are fewer, or an extent is 0 */
 export function extentsOf(op: string, { rank, shape }: Tensor): readonly [number, number] {
@@ -47,24 +34,6 @@ export function expectFewColumns(op: string, columns: number, instead: string): 
 /** Row and column numbers of matrices [m, n], to compare with each other. */
 export function positions(m: number, n: number): { readonly row: Tensor; readonly column: Tensor } {
   return { row: iota([m, n], 0), column: iota([m, n], 1) };
-}
-
-/** The identity [n, n]. */
-export function identity(n: number, dtype: DType): Tensor {
-  const { row, column } = positions(n, n);
-  return cast(equal(row, column), dtype);
-}
-
-/** Entries on and above the diagonal; zeros below. */
-export function upperTriangle(A: Tensor): Tensor {
-  const { row, column } = positions(...(A.shape.slice(-2) as [number, number]));
-  return where(lessEqual(row, column), A, 0);
-}
-
-/** Entries on and below the diagonal; zeros above. */
-export function lowerTriangle(A: Tensor): Tensor {
-  const { row, column } = positions(...(A.shape.slice(-2) as [number, number]));
-  return where(lessEqual(column, row), A, 0);
 }
 
 /** (M + M^T) / 2 */

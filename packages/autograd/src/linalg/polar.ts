@@ -10,6 +10,7 @@
 import {
   abs,
   div,
+  eye,
   formatShape,
   matmul,
   max,
@@ -22,7 +23,7 @@ import {
   type Tensor,
   transpose,
 } from '@deftjs/tensor';
-import { identity, symmetricPart } from './matrix.ts';
+import { symmetricPart } from './matrix.ts';
 
 /** Singular values down to this share of the largest come out as 1. */
 const smallest = 1e-3;
@@ -52,7 +53,7 @@ export function polarFactor(P: Tensor): Tensor {
   const gram = matmul(transpose(P), P);
   // |P|_2^2 <= max row sum of |P^T P|. Q does not depend on the scale, so no derivative goes through it.
   const squaredScale = stopGradient(max(sum(abs(gram), -1, true), -2, true));
-  const I = identity(n!, P.dtype);
+  const I = eye(n!, n!, P.dtype);
   return scales.reduce(
     (X, mu) => {
       const G = matmul(transpose(X), X);

@@ -21,6 +21,7 @@ import {
   div,
   equal,
   expand,
+  eye,
   formatShape,
   greater,
   greaterEqual,
@@ -40,10 +41,12 @@ import {
   sum,
   type Tensor,
   transpose,
+  tril,
+  triu,
   where,
 } from '@deftjs/tensor';
 import { withJvp } from '../custom.ts';
-import { expectFewColumns, identity, upperTriangle } from './matrix.ts';
+import { expectFewColumns } from './matrix.ts';
 import { solveTriangular } from './triangular.ts';
 
 /**
@@ -81,8 +84,8 @@ function basisOf(A: Tensor): Tensor {
 
 /** R^-1 of A = Q R. */
 function inverseFactor(Q: Tensor, A: Tensor): Tensor {
-  const R = upperTriangle(matmul(transpose(Q), A));
-  return solveTriangular(R, expand(identity(R.shape.at(-1)!, R.dtype), R.shape), 'upper');
+  const R = triu(matmul(transpose(Q), A));
+  return solveTriangular(R, expand(eye(R.shape.at(-1)!, R.shape.at(-1)!, R.dtype), R.shape), 'upper');
 }
 
 /** @throws ShapeError, RangeError */
@@ -97,17 +100,13 @@ function expectTall(A: Tensor): void {
 /** Q of A with its value, and that of R^-1, computed already. */
 function basisWithRule(A: Tensor, value: Tensor, inverse: Tensor): Tensor {
   return withJvp(value, [A], ([dA], Q, a) => {
-    const R = upperTriangle(matmul(transpose(Q), a!));
+    const R = triu(matmul(transpose(Q), a!));
     const inverseR = withJvp(inverse, [R], ([dR], X) => neg(matmul(matmul(X, dR!), X)));
     const scaled = matmul(dA!, inverseR);
     const M = matmul(transpose(Q), scaled);
-    const N = strictLower(M);
+    const N = tril(M, -1);
     return sub(scaled, matmul(Q, add(sub(M, N), transpose(N)))); // (3)
   });
-}
-
-function strictLower(M: Tensor): Tensor {
-  return sub(M, upperTriangle(M));
 }
 
 /**
@@ -158,5 +157,5 @@ function entry(batch: Tensor, i: number): Tensor {
  */
 export function qr(A: Tensor): { readonly Q: Tensor; readonly R: Tensor } {
   const Q = orthonormalBasis(A);
-  return { Q, R: upperTriangle(matmul(transpose(Q), A)) };
+  return { Q, R: triu(matmul(transpose(Q), A)) };
 }

@@ -19,6 +19,7 @@
 import {
   abs,
   add,
+  diagonal,
   div,
   expand,
   greater,
@@ -37,13 +38,14 @@ import {
   sum,
   type Tensor,
   transpose,
+  triu,
   unsqueeze,
   where,
 } from '@deftjs/tensor';
 import { withJvp } from '../custom.ts';
-import { diagonalOf, inverseGaps, signsOfRows, sorting } from './eigh.ts';
+import { inverseGaps, signsOfRows, sorting } from './eigh.ts';
 import { jacobi } from './jacobi.ts';
-import { expectFewColumns, extentsOf, roundingOf, upperTriangle } from './matrix.ts';
+import { expectFewColumns, extentsOf, roundingOf } from './matrix.ts';
 import { householderRows, orthonormalBasis } from './qr.ts';
 
 export interface Svd {
@@ -61,7 +63,7 @@ function decompose(A: Tensor): Svd {
   const scaled = div(A, where(greater(scale, 0), scale, 1));
   const Qt = householderRows(transpose(scaled));
   const n = A.shape.at(-1)!;
-  const R = upperTriangle(matmul(Qt, scaled));
+  const R = triu(matmul(Qt, scaled));
   const rotated = jacobi(R, 'orthogonal'); // [W R, W]
   const order = sorting(mul(sum(square(narrow(rotated, -1, 0, n)), -1), -1));
   const inOrder = matmul(order, rotated);
@@ -105,7 +107,7 @@ function tallSvd(A: Tensor): Svd {
     const apart = greater(sums, 0);
     return mul(inverseGaps(S, max(S, -1, true)), where(apart, div(1, where(apart, sums, 1)), 0));
   };
-  const S: Tensor = withJvp(value.S, [A], ([dA]) => diagonalOf(inner(dA!)));
+  const S: Tensor = withJvp(value.S, [A], ([dA]) => diagonal(inner(dA!)));
   const U: Tensor = withJvp(value.U, [A], ([dA], u) => {
     const turn = matmul(u, mul(gaps(), plusTransposed(mul(inner(dA!), unsqueeze(S, -2)))));
     return isSquare ? turn : add(turn, overValues(outside(u, matmul(dA!, V)), S)); // (3)

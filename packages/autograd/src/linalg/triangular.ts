@@ -30,11 +30,13 @@ import {
   sub,
   type Tensor,
   transpose,
+  tril,
+  triu,
   where,
   zeros,
 } from '@deftjs/tensor';
 import { withJvp, withVjp } from '../custom.ts';
-import { expectSquare, lowerTriangle, positions, symmetricPart, upperTriangle } from './matrix.ts';
+import { expectSquare, positions, symmetricPart } from './matrix.ts';
 
 /** The rows [from, to) and columns [left, right). */
 function block(A: Tensor, from: number, to: number, left: number, right: number): Tensor {
@@ -75,7 +77,7 @@ export function solveTriangular(T: Tensor, B: Tensor, side: 'lower' | 'upper'): 
     );
   }
   const lower = side === 'lower';
-  const own = lower ? lowerTriangle : upperTriangle;
+  const own = lower ? tril : triu;
   const substitute = lower ? forwardSubstitution : backSubstitution;
   return withVjp(
     substitute(stopGradient(T), stopGradient(B)),

@@ -56,57 +56,74 @@ export interface Projector {
   project(theta: Theta): Projection;
   /** Whether K W0 is in the span that R writes in, so that training can start from the base model. */
   readonly restorable: boolean;
+  /** Whether P is decomposed, in kernels worth sharing between layers; else there is nothing but elementwise work. */
+  readonly decomposes: boolean;
 }
 
-function fromP(project: (P: Tensor) => Projection, restorable = true): Projector {
-  return { shapes: (m, r) => ({ deft_P: [m, r] }), project: ({ deft_P }) => project(deft_P!), restorable };
+function fromP(project: (P: Tensor) => Projection, restorable: boolean, decomposes: boolean): Projector {
+  return {
+    shapes: (m, r) => ({ deft_P: [m, r] }),
+    project: ({ deft_P }) => project(deft_P!),
+    restorable,
+    decomposes,
+  };
+}
+
+/** A projector whose factors are entries of P, or functions of them. */
+function elementwise(project: (P: Tensor) => Projection, restorable = true): Projector {
+  return fromP(project, restorable, false);
+}
+
+/** A projector whose factors come from a decomposition of P. */
+function decomposed(project: (P: Tensor) => Projection): Projector {
+  return fromP(project, true, true);
 }
 
 /** K = P P^T, the paper's formula. A projector only if P^T P = I: eigenvalues are the squared singular values of P. */
-const raw = fromP((P) => ({ basis: P, left: P, right: P }));
+const raw = elementwise((P) => ({ basis: P, left: P, right: P }));
 
 /** K = P relu(P)^T: PEFT's default and the official OmniGen layer for the string "None". Not symmetric, rank <= r. */
-const reluRight = fromP((P) => ({ basis: P, left: P, right: relu(P) }));
+const reluRight = elementwise((P) => ({ basis: P, left: P, right: relu(P) }));
 
 /** K = relu(P) relu(P)^T beside the directions P: positive semidefinite. What it removes, P R cannot give back. */
-const reluBoth = fromP((P) => {
+const reluBoth = elementwise((P) => {
   const positive = relu(P);
   return { basis: P, left: positive, right: positive };
 }, false);
 
 /** K = relu(P P^T), entry by entry: of rank up to m, indefinite, and the only K that is built, m x m. */
-const reluOuter = fromP((P) => ({ basis: P, left: relu(matmul(P, transpose(P))), right: null }), false);
+const reluOuter = elementwise((P) => ({ basis: P, left: relu(matmul(P, transpose(P))), right: null }), false);
 
 /** K = Q Q^T with P = Q R' by Householder QR with LAPACK's signs: the orthogonal projector on the columns of P. */
-const qr = fromP((P) => orthogonal(orthonormalBasis(P)));
+const qr = decomposed((P) => orthogonal(orthonormalBasis(P)));
 
 /** K = Q Q^T with Q = P (P^T P)^(-1/2): the projector of `qr` in a basis that is smooth in P. */
-const polar = fromP((P) => orthogonal(polarFactor(P)));
+const polar = decomposed((P) => orthogonal(polarFactor(P)));
 
 /** K = U U^T: the projector of `qr` in the singular vectors, which turn fast where singular values are close. */
-const singular = fromP((P) => orthogonal(svd(P).U));
+const singular = decomposed((P) => orthogonal(svd(P).U));
 
 /** K = U S U^T = (P P^T)^(1/2), Q = U. */
-const truncated = fromP((P) => {
+const truncated = decomposed((P) => {
   const { U, S } = svd(P);
   return { basis: U, left: U, right: columnsTimes(U, S) };
 });
 
 /** K of `tsvd` from the factor U S^(1/2), which is Q too. */
-const factored = fromP((P) => {
+const factored = decomposed((P) => {
   const { U, S } = svd(P);
   return orthogonal(columnsTimes(U, sqrt(S)));
 });
 
 /** The same directions with K = U U^T. */
-const factoredProjector = fromP((P) => {
+const factoredProjector = decomposed((P) => {
   const { U, S } = svd(P);
   const basis = columnsTimes(U, sqrt(S));
   return { basis, left: basis, right: div(U, unsqueeze(sqrt(S), -2)) };
 });
 
 /** The r largest eigenpairs V L V^T of P P^T + 1e-6 I, Q = V. */
-const eigen = fromP((P) => {
+const eigen = decomposed((P) => {
   const { U, S } = svd(P);
   return { basis: U, left: U, right: columnsTimes(U, add(mul(S, S), 1e-6)) };
 });
@@ -119,10 +136,11 @@ const nonNegative: Projector = {
     return { basis, left: basis, right: transpose(relu(deft_H!)) };
   },
   restorable: true,
+  decomposes: false,
 };
 
 /** K = Q (Q^T Q)^-1 Q^T with Q = relu(P). NaN where columns of relu(P) depend on each other. */
-const nonNegativeProjector = fromP((P) => {
+const nonNegativeProjector = decomposed((P) => {
   const Q = relu(P);
   const L = cholesky(matmul(transpose(Q), Q));
   const half = solveTriangular(L, transpose(Q), 'lower');
@@ -169,12 +187,7 @@ export function projectorOf(name: ProjectorName, scaling: ProjectorScaling): Pro
 /** The projection of every theta. Those of one shape are computed as one batch, in as many kernels as one. */
 export function projectAll(projector: Projector, thetas: readonly Theta[]): readonly Projection[] {
   if (projector === qr) return orthonormalBases(thetas.map(({ deft_P }) => deft_P!)).map(orthogonal);
-  if (
-    ![polar, singular, truncated, factored, factoredProjector, eigen, nonNegativeProjector].includes(
-      projector,
-    )
-  )
-    return thetas.map((theta) => projector.project(theta)); // elementwise, or nothing at all
+  if (!projector.decomposes) return thetas.map((theta) => projector.project(theta));
   const batches = new Map<string, number[]>();
   thetas.forEach(({ deft_P: P }, i) => {
     const kind = `${P!.dtype}${formatShape(P!.shape)}`;
