@@ -337,6 +337,30 @@ describe('projections', () => {
     expect(largest(plus(product(k, spanned), spanned, -1))).toBeLessThan(1e-13);
   });
 
+  it.each(scaled)(
+    'of $projector, $scaling, are those of each layer alone when layers come together',
+    async (projection) => {
+      const method = deft({ rank: 2, ...projection, start: 'random' });
+      const thetas = [7, 5, 7].map((m, layer) =>
+        Object.fromEntries(
+          Object.entries(method.shapes([m, 4])).map(([name, shape], i) => [
+            name,
+            randomNormal([layer, i], shape),
+          ]),
+        ),
+      );
+      const together = method.changes(thetas) as LowRankChange[];
+      for (const [i, theta] of thetas.entries()) {
+        const [alone] = method.changes([theta]) as LowRankChange[];
+        const W0 = randomNormal([9, i], [together[i]!.removed!.left.shape[0]!, 4]);
+        const [a, b] = [await read(together[i]!.delta(W0), device), await read(alone!.delta(W0), device)];
+        expect(relativeError(a, b)).toBeLessThan(1e-6);
+        const sameTensor = ({ written, removed }: LowRankChange): boolean => written!.basis === removed!.left;
+        expect(sameTensor(together[i]!)).toBe(sameTensor(alone!)); // one product instead of two
+      }
+    },
+  );
+
   it('write in the directions of P where they are not orthonormal', async () => {
     for (const name of ['none', 'relu', 'relu_both'] as const)
       expect(projectorOf(name, 'faithful').project({ deft_P: P }).basis).toBe(P);
