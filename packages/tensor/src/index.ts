@@ -5,7 +5,19 @@ export * from './dtype.ts';
 export * from './errors.ts';
 export { evaluate, item, read } from './evaluate.ts';
 export * from './io/config.ts';
-export * from './io/safetensors.ts';
+export {
+  asFloat16,
+  asFloat32,
+  type HostTensor,
+  memorySource,
+  openSafetensors,
+  type SafetensorsFile,
+  safetensorsHeader,
+  type TensorSource,
+  type WrittenTensor,
+  writeSafetensors,
+  writtenBytes,
+} from './io/safetensors.ts';
 export {
   type ByteSource,
   readHeader,
@@ -13,6 +25,14 @@ export {
   type SafetensorsHeader,
   type TensorInfo,
 } from './io/safetensorsHeader.ts';
+export {
+  openTorchFile,
+  type TorchFile,
+  TorchFileError,
+  type TorchTensor,
+  type TorchValue,
+  torchTensors,
+} from './io/torchFile.ts';
 export type { Applied, Aval, Op, Values } from './op.ts';
 export * from './ops/activation.ts';
 export { type AttentionOptions, attention } from './ops/attention.ts';

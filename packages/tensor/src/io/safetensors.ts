@@ -66,22 +66,27 @@ export async function openSafetensors(source: ByteSource): Promise<SafetensorsFi
   }
   async function read(name: string): Promise<HostTensor> {
     const { dtype, shape, start, end } = info(name);
-    const decode = decoders.get(dtype);
-    if (decode === undefined) {
-      const readable = [...decoders.keys()].join(', ');
-      throw new SafetensorsError(
-        source.name,
-        `values of dtype ${dtype} cannot be read; readable: ${readable}`,
-        name,
-      );
-    }
-    const bytes = await readExactly(source, start, end);
-    const decoded = decode(bytes, (problem) => {
+    const fail = (problem: string): never => {
       throw new SafetensorsError(source.name, problem, name);
-    });
-    return { ...decoded, shape };
+    };
+    if (!decoders.has(dtype)) failUnreadable(dtype, fail); // before its bytes are read
+    return { ...decodeStored(dtype, await readExactly(source, start, end), fail), shape };
   }
   return { source: source.name, header, names: [...header.tensors.keys()], info, read };
+}
+
+/** Numbers stored as the dtype of that name, as `TensorSource.read` gives them; `fail` is told what is wrong. */
+export function decodeStored(
+  dtype: string,
+  bytes: Uint8Array,
+  fail: (problem: string) => never,
+): Omit<HostTensor, 'shape'> {
+  const decode = decoders.get(dtype) ?? failUnreadable(dtype, fail);
+  return decode(bytes, fail);
+}
+
+function failUnreadable(dtype: string, fail: (problem: string) => never): never {
+  return fail(`values of dtype ${dtype} cannot be read; readable: ${[...decoders.keys()].join(', ')}`);
 }
 
 type Decoder = (bytes: Uint8Array, fail: (problem: string) => never) => Omit<HostTensor, 'shape'>;
