@@ -84,7 +84,7 @@ function rowsOfAll(index: Tensor, extent: number): Tensor {
   return where(and(lessEqual(0, index), less(index, extent)), add(index, start), -1);
 }
 
-/** One rule for each op that is not elementwise and not an identity. */
+/** One rule for each op that is not elementwise, not an identity and not of attention. */
 const rules: Readonly<Record<string, (batched: Batched) => Tensor>> = {
   after: again((attrs) => attrs),
   reshape: again(({ shape }: { shape: Shape }, { size }) => ({ shape: [size, ...shape] })),
@@ -170,7 +170,8 @@ function batch(batched: Batched): Tensor {
   const { op, attrs } = batched;
   const rule = rules[op.name];
   if (rule) return rule(batched);
-  if (op.lower.kind === 'elementwise') return apply(op, all(batched), attrs);
+  // Both take any axes in front of those they are about.
+  if (op.lower.kind === 'elementwise' || op.lower.kind === 'attend') return apply(op, all(batched), attrs);
   if (op.lower.kind === 'identity') return identity(batched);
   throw new Error(`vmap: there is no rule for the op "${op.name}"`);
 }
