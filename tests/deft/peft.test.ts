@@ -18,6 +18,8 @@ import {
   lora,
   type Method,
   type PeftFiles,
+  type ProjectorName,
+  projectors,
   readPeftConfig,
   writePeft,
 } from '@deftjs/deft';
@@ -72,10 +74,11 @@ const values = async (model: Module): Promise<Record<string, readonly number[]>>
   );
 
 const methods: [string, Method][] = [
-  ...(['none', 'relu', 'relu_both', 'qr', 'polar'] as const).map((projector): [string, Method] => [
+  ...(Object.keys(projectors) as ProjectorName[]).map((projector): [string, Method] => [
     `DEFT ${projector}`,
     deft({ rank: 2, projector, start: 'random', alpha: 3, initScale: 0.5 }),
   ]),
+  ['DEFT nmf as a projector', deft({ rank: 2, projector: 'nmf', scaling: 'projector', start: 'random' })],
   ['PaRa', deft({ rank: 2, projector: 'qr', para: true })],
   ['LoRA', lora({ rank: 2, alpha: 6, start: 'gaussian', rsLora: true })],
 ];
@@ -91,6 +94,22 @@ describe('writing and reading', () => {
     const [first] = attachedAdapters(again);
     expect(first!.adapter.method.options).toEqual(method.options);
     expect(await writePeft(again)).toEqual(files);
+  });
+
+  it('folds a gate into R: the file has none, and the weights are the same', async () => {
+    const model = await trained(deft({ rank: 2, projector: 'qr', gate: 0.7 }));
+    const again = freshModel();
+    await loadPeft(again, await writePeft(model));
+    const weightsOf = async (from: Module): Promise<number[][]> =>
+      Promise.all(
+        attachedAdapters(from).map(async ({ layer, adapter }) => [
+          ...(await read(adapter.deltaWeight(layer))),
+        ]),
+      );
+    const [gated, plain] = [await weightsOf(model), await weightsOf(again)];
+    plain.flat().forEach((value, i) => {
+      expect(value).toBeCloseTo(gated.flat()[i]!, 5);
+    });
   });
 
   it('gives the same bytes for the same values', async () => {
@@ -176,8 +195,12 @@ describe('a config that asks for something else', () => {
     ['{"peft_type":"OFT"}', 'peft_type: expected one of DEFT, LORA; got "OFT"'],
     ['{}', 'peft_type is missing; expected one of DEFT, LORA'],
     [
-      '{"peft_type":"DEFT","decomposition_method":"svd"}',
-      'decomposition_method: expected one of relu, qr, none, polar, relu_both; got "svd"',
+      '{"peft_type":"DEFT","decomposition_method":"lu"}',
+      'decomposition_method: expected one of none, relu, relu_both, relu_outer, qr, polar, svd, tsvd, lrmf, eigen, nmf; got "lu"',
+    ],
+    [
+      '{"peft_type":"DEFT","decomposition_method":"qr","scaling":"projector"}',
+      'scaling: decomposition_method "qr" has no such scaling; got "projector"',
     ],
     ['{"peft_type":"DEFT","bias":"all"}', 'bias: not supported; expected "none"; got "all"'],
     ['{"peft_type":"DEFT","fan_in_fan_out":true}', 'fan_in_fan_out: not supported; expected false; got true'],

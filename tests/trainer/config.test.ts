@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import {
   configChanges,
   heldOutPrompts,
+  methods,
   readPretrainConfig,
   readTrainConfig,
   UserError,
@@ -56,7 +57,7 @@ describe('a configuration', () => {
           }),
         }),
         (written) => {
-          const parsed = trainSchema.safeParse({ ...written, base: '/base' });
+          const parsed = trainSchema(written).safeParse({ ...written, base: '/base' });
           fc.pre(parsed.success); // not every string is a prompt
           fs.writeFileSync(path, writeConfig(parsed.data!));
           expect(readTrainConfig(path)).toEqual(parsed.data);
@@ -110,9 +111,12 @@ const refused: readonly (readonly [name: string, text: string | Uint8Array, mess
   ['an unknown key in a section', `${good}sampling:\n  guidence: 3\n  step: 1\n`, 'FILE:5:3: sampling.guidence: unknown key; expected one of steps, guidance_scale, prompts, seeds\nFILE:6:3: sampling.step: unknown key; did you mean steps?'],
   ['a key that is missing', 'name: robot\n', 'FILE:1:1: data: this key is missing; expected a mapping of keys to values'],
   ['a missing key in a section', 'name: robot\ndata: {}\n', 'FILE:2:7: data.folder: this key is missing; expected one line of text, 1 to 4096 characters'],
-  ['a method that is planned', `${good}method: lora\n`, 'FILE:4:9: method: this method is not available yet; expected deft; got "lora"'],
-  ['an unknown method', `${good}method: dfet\n`, 'FILE:4:9: method: expected deft; got "dfet"; did you mean deft?'],
-  ['an unknown projector', `${good}projector: qrr\n`, 'FILE:4:12: projector: expected none, relu or qr; got "qrr"; did you mean qr?'],
+  ['a key of another method', `${good}method: lora\nprojector: qr\n`, 'FILE:5:1: projector: the method lora has no such key; it belongs to deft, para'],
+  ['a key of another method than the default', `${good}scale: 2\n`, 'FILE:4:1: scale: the method deft has no such key; it belongs to svdiff'],
+  ['a method without its word', `${good}method: textual_inversion\n`, 'FILE:1:1: word: this key is missing; expected one line of text, 1 to 50 characters'],
+  ['a slip in a key of a method', `${good}method: lora\nrslorra: true\n`, 'FILE:5:1: rslorra: unknown key; did you mean rslora?'],
+  ['an unknown method', `${good}method: dfet\n`, 'FILE:4:9: method: expected deft, para, lora, svdiff, dreambooth, custom_diffusion or textual_inversion; got "dfet"; did you mean deft?'],
+  ['an unknown projector', `${good}projector: qrr\n`, 'FILE:4:12: projector: expected none, relu, relu_both, relu_outer, qr, polar, svd, tsvd, lrmf, eigen or nmf; got "qrr"; did you mean qr?'],
   ['a rank of zero', `${good}rank: 0\n`, 'FILE:4:7: rank: expected a whole number from 1 to 1024; got 0'],
   ['half a step', `${good}steps: 1.5\n`, 'FILE:4:8: steps: expected a whole number from 1 to 10000000; got 1.5'],
   ['a number that is not one', `${good}learning_rate: .nan\n`, 'FILE:4:16: learning_rate: expected a number above 0 and at most 1; got NaN'],
@@ -137,7 +141,7 @@ const refused: readonly (readonly [name: string, text: string | Uint8Array, mess
   ['a merge key', `${good}<<: {rank: 3}\n`, 'FILE:4:1: the key << is not allowed'],
   ['a prototype', `${good}__proto__: {rank: 3}\n`, 'FILE:4:1: the key __proto__ is not allowed'],
   ['a prototype in a section', `${good}sampling: {"__proto__": 1}\n`, 'FILE:4:12: the key __proto__ is not allowed'],
-  ['a constructor', `${good}constructor: 1\n`, 'FILE:4:1: constructor: unknown key; expected one of name, base, data, subject, method, rank, projector, target_modules, steps, batch_size, learning_rate, p_learning_rate_ratio, warmup_steps, weight_decay, max_grad_norm, caption_dropout, prior, seed, device, checkpoint_every, keep_checkpoints, sampling'],
+  ['a constructor', `${good}sampling: {constructor: 1}\n`, 'FILE:4:12: sampling.constructor: unknown key; expected one of steps, guidance_scale, prompts, seeds'],
   ['a number for a key', `${good}1: 2\n`, 'FILE:4:1: a key must be a word; got 1'],
   ['a list for a key', `${good}? [a]\n: 1\n`, 'FILE:4:3: a key must be a word; got a list or mapping'],
   ['two documents', `${good}---\nname: b\n`, 'FILE:4:1: a second document begins here; expected one'],
@@ -214,6 +218,26 @@ describe('an override', () => {
   });
 });
 
+describe('the methods', () => {
+  it.each(methods)('%s has defaults for all its keys but the word', (method) => {
+    const config = reading(
+      `${good}method: ${method}\n${method === 'textual_inversion' ? 'word: sks\n' : ''}`,
+    );
+    expect(config).toMatchObject({ method });
+    fs.writeFileSync(path, writeConfig(config as ReturnType<typeof readTrainConfig>));
+    expect(readTrainConfig(path)).toEqual(config);
+  });
+
+  it('take a preset as defaults of other keys', () => {
+    expect(reading(`${good}preset: paper\n`)).toMatchObject({ projector: 'none', start: 'random' });
+    expect(reading(`${good}preset: peft\nprojector: qr\n`)).toMatchObject({
+      projector: 'qr',
+      start: 'identity',
+      p_learning_rate_ratio: 1,
+    });
+  });
+});
+
 describe('the nearest name', () => {
   it('is at no distance from itself, and distance is symmetric', () => {
     const word = fc.string({ maxLength: 12 });
@@ -223,7 +247,7 @@ describe('the nearest name', () => {
   });
 
   it('forgives one slip of the finger in any key', () => {
-    const keys = Object.keys(trainSchema.shape);
+    const keys = Object.keys(reading(good));
     for (const key of keys) {
       for (let at = 1; at < key.length - 1; at += 1) {
         const swapped = key.slice(0, at) + key[at + 1] + key[at] + key.slice(at + 2);

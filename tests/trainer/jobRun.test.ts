@@ -45,6 +45,6 @@ describe('a planned run', () => {
     );
     expect(readTrainConfig(join(root, 'robot', 'config.yaml'))).toEqual(config()); // untouched
     plan('fresh', 'rank=8')()[Symbol.dispose]();
-    expect(readTrainConfig(join(root, 'robot', 'config.yaml')).rank).toBe(8);
+    expect(readTrainConfig(join(root, 'robot', 'config.yaml'))).toMatchObject({ rank: 8 });
   });
 });

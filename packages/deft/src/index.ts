@@ -30,6 +30,12 @@ export { crossAttentionKeysAndValues, mergeConcepts } from './customDiffusion.ts
 export { symmetricEigen } from './decompositions/symmetricEigen.ts';
 export { diagnose, type LayerDiagnostics } from './diagnostics.ts';
 export {
+  readCustomDiffusion,
+  readLearnedEmbeds,
+  writeCustomDiffusion,
+  writeLearnedEmbeds,
+} from './files/learnedWeights.ts';
+export {
   type LoadPeftOptions,
   loadPeft,
   type PeftFiles,
@@ -37,6 +43,7 @@ export {
   writePeft,
 } from './files/peft.ts';
 export { type BaseModel, type PeftConfig, readPeftConfig } from './files/peftConfig.ts';
+export { loadSpectralShifts, writeSpectralShifts } from './files/spectralShifts.ts';
 export {
   type ConceptAngles,
   conceptAngles,

@@ -5,7 +5,7 @@
  * lora_A.weight and lora_B.weight. For convolutions LoRA's are four-dimensional; PEFT has no DEFT there, and deft_R is
  * written as the matrix [r, ci kh kw].
  */
-import type { Module } from '@deftjs/autograd/nn';
+import type { Module, Parameter } from '@deftjs/autograd/nn';
 import {
   asFloat32,
   formatShape,
@@ -58,16 +58,24 @@ export interface WritePeftOptions {
 export async function writePeft(module: Module, options: WritePeftOptions = {}): Promise<PeftFiles> {
   const { adapterName = 'default', base = { nameOrPath: null, autoMapping: null } } = options;
   const adapters = requireAdapters('writePeft', module, adapterName);
-  const entries = adapters.flatMap(({ path, adapter }) =>
-    Object.entries(adapter.parameters).map(async ([name, { value }]) => {
-      const data = Float32Array.from(await read(value));
+  const entries = adapters.flatMap(({ path, adapter }) => {
+    const { deft_gate: gate, ...stored } = adapter.parameters;
+    return Object.entries(stored).map(async ([name, { value }]) => {
+      const open = gate && name === 'deft_R' ? await opening(gate) : 1;
+      const data = Float32Array.from(await read(value), (number) => open * number);
       return [fileKey(path, name), { dtype: 'f32', shape: value.shape, data }] as const;
-    }),
-  );
+    });
+  });
   return {
     weights: writeSafetensors(Object.fromEntries(await Promise.all(entries)), { format: 'pt' }),
     config: writePeftConfig(adapters[0]!.adapter.request, base),
   };
+}
+
+/** What a gate lets through: PEFT has none, and R times this does the same. */
+async function opening({ value }: Parameter): Promise<number> {
+  const [gate] = await read(value);
+  return 1 / (1 + Math.exp(-gate!));
 }
 
 export interface LoadPeftOptions {
@@ -157,7 +165,7 @@ function adaptedPaths(
 ): ReadonlySet<string> {
   const named = new Set<string>();
   for (const key of keys) {
-    const path = /^base_model\.model\.(?:(.+)\.)?(?:deft_[PR]|lora_[AB]\.weight)$/.exec(key);
+    const path = /^base_model\.model\.(?:(.+)\.)?(?:deft_[PRWH]|lora_[AB]\.weight)$/.exec(key);
     if (!path) throw new SafetensorsError(source, `expected a key like ${prefix}<layer>.deft_P`, key);
     if (!layers.has(path[1] ?? '')) {
       throw new SafetensorsError(source, 'the model has no Linear or Conv2d layer of that path', key);

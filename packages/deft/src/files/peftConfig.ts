@@ -15,6 +15,7 @@ import type { AdapterRequest } from '../adapter.ts';
 import { deft } from '../parametrizations/deft.ts';
 import type { Method } from '../parametrizations/index.ts';
 import { lora } from '../parametrizations/lora.ts';
+import { type ProjectorName, projectorOf, projectors } from '../parametrizations/projectors.ts';
 import { pathPattern } from '../pathPattern.ts';
 import type { Targets } from '../targets.ts';
 
@@ -29,8 +30,8 @@ export interface BaseModel {
   readonly autoMapping: { readonly baseModelClass: string; readonly parentLibrary: string } | null;
 }
 
-/** Projectors that a config can name; the last three are ours. */
-const storedProjectors = ['relu', 'qr', 'none', 'polar', 'relu_both'] as const;
+/** Projectors that a config can name: PEFT knows relu and qr, and refuses a file of any other. */
+const storedProjectors = Object.keys(projectors) as [ProjectorName];
 
 /** What a config says: the adapter, and dropout on the injection path, which matters to training alone. */
 export interface PeftConfig extends AdapterRequest {
@@ -73,13 +74,18 @@ function readDeft(config: ConfigReader): Read {
   const initialised = config.boolean('init_weights', true);
   const projector = config.choice('decomposition_method', storedProjectors, 'relu');
   const para = config.boolean('para', false);
+  const scaling = config.choice('scaling', ['faithful', 'projector'], 'faithful');
   if (alpha < 0) config.refuse('alpha', 'expected null or a number >= 0');
-  if (projector === 'relu_both' && initialised && !para) {
-    config.refuse('init_weights', 'expected false with decomposition_method "relu_both"');
+  if (!Object.hasOwn(projectors[projector], scaling)) {
+    config.refuse('scaling', `decomposition_method "${projector}" has no such scaling`);
+  }
+  if (!projectorOf(projector, scaling).restorable && initialised && !para) {
+    config.refuse('init_weights', `expected false with decomposition_method "${projector}"`);
   }
   const method = deft({
     rank,
     projector,
+    scaling,
     para,
     alpha: alpha === 0 ? null : alpha, // PEFT takes 0 for null
     start: initialised ? 'identity' : 'random',
@@ -188,11 +194,9 @@ export function writePeftConfig(
 
 function ownFields(method: Method): Record<string, JsonValue> {
   if (method.name === 'deft') {
-    const { alpha, projector, initScale, start, para, gate } = method.options;
-    if (gate !== null || !storedProjectors.some((name) => name === projector)) {
-      throw new Error(`writePeft: PEFT has no ${gate === null ? `projector ${projector}` : 'gate'} for DEFT`);
-    }
+    const { alpha, projector, scaling, initScale, start, para } = method.options;
     return {
+      ...(scaling === 'faithful' ? {} : { scaling }),
       peft_type: 'DEFT',
       alpha,
       decomposition_method: projector,

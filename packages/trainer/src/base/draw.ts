@@ -1,9 +1,9 @@
 /** Pictures of prompts, drawn by a text-to-image model. */
-import { loadState, stateOf } from '@deftjs/autograd/nn';
+import { loadState, setTraining, stateOf } from '@deftjs/autograd/nn';
 import { draw, flowMatchEuler, guided, repeated } from '@deftjs/models';
-import { type Device, evaluate, read, type Tensor, tensor } from '@deftjs/tensor';
+import { type Device, evaluate, read, type Tensor } from '@deftjs/tensor';
 import type { PromptSamples } from '../metrics/index.ts';
-import { fromPlanes, maxTokens, tokenize } from '../world/index.ts';
+import { fromPlanes } from '../world/index.ts';
 import type { TextToImage } from './textToImage.ts';
 
 export interface DrawOptions {
@@ -15,20 +15,22 @@ export interface DrawOptions {
   readonly device: Device;
 }
 
-function tokensOf(prompts: readonly string[]): Tensor {
-  const ids = new Int32Array(prompts.length * maxTokens);
-  prompts.forEach((prompt, i) => {
-    ids.set(tokenize(prompt), i * maxTokens);
-  });
-  return tensor(ids, [prompts.length, maxTokens]);
+/** The model's pictures of each prompt, one for each seed: as in evaluation, whatever the model is at. */
+export async function drawPrompts(model: TextToImage, options: DrawOptions): Promise<PromptSamples[]> {
+  const { training } = model;
+  setTraining(model, false);
+  try {
+    return await drawAll(model, options);
+  } finally {
+    setTraining(model, training);
+  }
 }
 
-/** The model's pictures of each prompt, one for each seed. */
-export async function drawPrompts(model: TextToImage, options: DrawOptions): Promise<PromptSamples[]> {
+async function drawAll(model: TextToImage, options: DrawOptions): Promise<PromptSamples[]> {
   const { prompts, seeds, steps, guidanceScale, device } = options;
   const captions = prompts.flatMap((prompt) => seeds.map(() => prompt));
-  const context = model.encodeText(tokensOf(captions));
-  const without = repeated(model.encodeText(tokensOf([''])), captions.length);
+  const context = model.encodeText(model.tokenize(captions));
+  const without = repeated(model.encodeText(model.tokenize([''])), captions.length);
   await evaluate([context, without], device);
   using latents = await draw({
     network: guided(model.denoise, guidanceScale),

@@ -44,7 +44,7 @@ function fullCaptions(count: number, seed: number): string[] {
 /** Draws, measures, and prints the share of named attributes that the pictures show. @throws {UserError} */
 export async function evaluateModel(name: string, request: EvaluationRequest): Promise<void> {
   const device = await openNamedDevice(request.device);
-  const model = await openModel(name);
+  const model = await openModel(name, device);
   const prompts = fullCaptions(request.prompts, request.seed);
   const samples = [];
   for (let start = 0; start < prompts.length; start += atOnce) {

@@ -30,15 +30,21 @@ function text(config: unknown): string {
   return `${JSON.stringify(config, null, 2)}\n`;
 }
 
+export interface SaveOptions {
+  /** Values by path; default: the model's own. */
+  readonly weights?: Readonly<Record<string, Tensor>>;
+  /** What weights are rounded to; default f16. */
+  readonly dtype?: 'f16' | 'f32';
+}
+
 /**
- * Writes the model's files: weights rounded to f16.
+ * Writes the model's files.
  * @param write takes a name relative to the model's folder, and what the file holds
- * @param weights values by path; default: the model's own
  */
 export async function saveBase(
   write: (name: string, data: Uint8Array | string) => void,
   model: TextToImage,
-  weights: Readonly<Record<string, Tensor>> = stateOf(model),
+  { weights = stateOf(model), dtype = 'f16' }: SaveOptions = {},
 ): Promise<void> {
   const { unet, textEncoder, scheduler, blockSize } = model.config;
   const configs = {
@@ -54,8 +60,9 @@ export async function saveBase(
     const tensors: Record<string, HostTensor> = {};
     for (const [path, value] of Object.entries(weights)) {
       if (!path.startsWith(`${part}.`)) continue;
-      const data = Uint16Array.from(await read(value), toHalfBits);
-      tensors[path.slice(part.length + 1)] = { dtype: 'f16', shape: value.shape, data };
+      const values = await read(value);
+      const data = dtype === 'f16' ? Uint16Array.from(values, toHalfBits) : Float32Array.from(values);
+      tensors[path.slice(part.length + 1)] = { dtype, shape: value.shape, data };
     }
     write(`${part}/${file}`, writeSafetensors(tensors, { format: 'pt' }));
   }

@@ -4,7 +4,6 @@ import { writeFileAtomically } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
 import { drawPrompts } from './draw.ts';
 import { openModel, openNamedDevice } from './open.ts';
-import { promptProblem } from './prompt.ts';
 
 export interface SampleRequest {
   readonly prompt: readonly string[];
@@ -18,12 +17,12 @@ export interface SampleRequest {
 
 /** Draws one sheet: a row for each prompt, a column for each seed. @throws {UserError} */
 export async function sample(name: string, request: SampleRequest): Promise<void> {
+  const device = await openNamedDevice(request.device);
+  const model = await openModel(name, device, request.strength);
   for (const prompt of request.prompt) {
-    const problem = promptProblem(prompt);
+    const problem = model.captionProblem(prompt);
     if (problem) throw new UserError(`--prompt "${prompt}": ${problem}`, 2);
   }
-  const device = await openNamedDevice(request.device);
-  const model = await openModel(name, request.strength);
   const drawn = await drawPrompts(model, {
     prompts: request.prompt,
     seeds: request.seed,

@@ -3,10 +3,13 @@
  * "unet.<diffusers key>" and "text_encoder.<transformers key>".
  */
 import { Module } from '@deftjs/autograd/nn';
+import { addWords } from '@deftjs/deft';
 import { CLIPTextModel, type JsonConfig, UNet2DConditionModel } from '@deftjs/models';
-import type { Tensor } from '@deftjs/tensor';
+import { read, type Tensor, tensor } from '@deftjs/tensor';
 import { flowErrors } from '../diffusion/flow.ts';
 import type { BatchTensors } from '../train/batch.ts';
+import { UserError } from '../userError.ts';
+import { maxTokens, tokenize, tokenOf, wordIds, wordsOf } from '../world/index.ts';
 import { blockCodec, type Codec } from './codec.ts';
 
 /** The configurations of the parts, as their libraries write them. */
@@ -23,6 +26,7 @@ export class TextToImage extends Module {
   readonly text_encoder: CLIPTextModel;
   readonly #config: TextToImageConfig;
   readonly #codec: Codec;
+  readonly #taught = new Map<string, readonly number[]>();
 
   constructor(config: TextToImageConfig) {
     super();
@@ -49,6 +53,51 @@ export class TextToImage extends Module {
   /** Pixels across a picture. */
   get pictureSize(): number {
     return this.latentShape[2] * this.#codec.factor;
+  }
+
+  /** Why the text encoder cannot take a caption; null when it can. */
+  captionProblem(caption: string): string | null {
+    const ids = wordIds(caption, this.#taught);
+    if (ids.length > maxTokens - 2) return `${ids.length} words, more than the base reads (${maxTokens - 2})`;
+    const unknown = wordsOf(caption).find((word) => !this.#knows(word));
+    return unknown === undefined ? null : `the base does not know the word "${unknown}"`;
+  }
+
+  #knows(word: string): boolean {
+    return this.#taught.has(word) || tokenOf(word) !== tokenOf('<unk>');
+  }
+
+  /** Token ids of captions: i32 [captions, tokens]. */
+  tokenize(captions: readonly string[]): Tensor {
+    const ids = new Int32Array(captions.length * maxTokens);
+    captions.forEach((caption, i) => {
+      ids.set(tokenize(caption, this.#taught), i * maxTokens);
+    });
+    return tensor(ids, [captions.length, maxTokens]);
+  }
+
+  /**
+   * Teaches the text encoder a word that stands for `vectors` vectors of its own, which begin as that of a word it knows.
+   * The word may be known already: captions mean the new one from now on.
+   * @throws {UserError} when the new word is no word, or the initial one unknown
+   */
+  async teachWord(word: string, initial: string, vectors: number): Promise<void> {
+    if (!/^[a-z]+$/.test(word)) {
+      throw new UserError(`word: expected one word of the letters a to z; got "${word}"`, 2);
+    }
+    const [id, ...more] = wordIds(initial);
+    if (id === undefined || more.length > 0 || !this.#knows(initial)) {
+      throw new UserError(`initial_word: expected one word that the base knows; got "${initial}"`, 2);
+    }
+    const { weight } = this.text_encoder.embeddings.token_embedding;
+    const [count, width] = weight.shape as [number, number];
+    const row = (await read(weight.value)).slice(width * id, width * (id + 1));
+    const rows = Float32Array.from({ length: vectors * width }, (_, i) => row[i % width]!);
+    addWords(this.text_encoder, 'embeddings.token_embedding', tensor(rows, [vectors, width]));
+    this.#taught.set(
+      word,
+      Array.from({ length: vectors }, (_, i) => count + i),
+    );
   }
 
   /** Token ids [B, L] to the context [B, L, D] that the UNet attends to. */

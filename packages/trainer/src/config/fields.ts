@@ -35,6 +35,16 @@ export function choice<const T extends readonly [string, ...string[]]>(words: T)
   return z.enum(words, { error: `expected ${words.join(', ').replace(/, ([^,]*)$/, ' or $1')}` });
 }
 
+/** true or false. */
+export function flag() {
+  return z.boolean({ error: 'expected true or false' });
+}
+
+/** The value, or null, which is the default. */
+export function nullable<T extends z.ZodType>(of: T) {
+  return of.nullable().default(null);
+}
+
 /** A list of `min` to `max` values. */
 export function list<T extends z.ZodType>(of: T, min: number, max: number) {
   const error = `expected a list of ${min} to ${max} values`;

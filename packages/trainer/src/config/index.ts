@@ -1,7 +1,7 @@
 /** The configuration files of `deft train` and `deft pretrain`. */
 export { deviceNames } from './fields.ts';
-export { type Method, methods, type Projector, plannedMethods, projectors } from './methods.ts';
+export { type Method, methodNames, methods } from './methods.ts';
 export { type PretrainConfig, pretrainSchema } from './pretrain.ts';
 export { configChanges, readPretrainConfig, readTrainConfig, writeConfig } from './read.ts';
 export { modelName, shippedModel } from './shipped.ts';
-export { type TrainConfig, trainSchema } from './train.ts';
+export { type TrainConfig, type TrainConfigOf, trainSchema } from './train.ts';

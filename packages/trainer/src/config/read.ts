@@ -7,7 +7,7 @@ import { UserError } from '../userError.ts';
 import { nearestName } from './nearest.ts';
 import { type PretrainConfig, pretrainSchema } from './pretrain.ts';
 import { shippedModel } from './shipped.ts';
-import { type TrainConfig, trainFolders, trainSchema } from './train.ts';
+import { misplacedKey, type TrainConfig, trainFolders, trainSchema } from './train.ts';
 import { type Path, readYaml, type YamlSource } from './yaml.ts';
 
 /** More problems than this are counted, not listed. */
@@ -21,7 +21,7 @@ const maxProblems = 10;
  * @throws {UserError} exit status 2, one line for each problem with the place in the file
  */
 export function readTrainConfig(path: string, overrides: readonly string[] = []): TrainConfig {
-  return readConfig(path, overrides, trainSchema, trainFolders);
+  return readConfig(path, overrides, { schema: trainSchema, folders: trainFolders, misplaced: misplacedKey });
 }
 
 /**
@@ -31,7 +31,7 @@ export function readTrainConfig(path: string, overrides: readonly string[] = [])
  * @throws {UserError} exit status 2, one line for each problem with the place in the file
  */
 export function readPretrainConfig(path: string, overrides: readonly string[] = []): PretrainConfig {
-  return readConfig(path, overrides, pretrainSchema, []);
+  return readConfig(path, overrides, { schema: () => pretrainSchema, folders: [], misplaced: () => null });
 }
 
 /** The configuration as YAML that reads back as the same configuration. */
@@ -61,12 +61,17 @@ function leaves(value: unknown, key: string): Map<string, string> {
   );
 }
 
-function readConfig<S extends z.ZodType>(
-  path: string,
-  overrides: readonly string[],
-  schema: S,
-  folders: readonly string[],
-): z.output<S> {
+/** A kind of configuration. */
+interface Kind<C> {
+  /** The schema for a file, which may depend on what is written there. */
+  readonly schema: (written: Mapping) => z.ZodType<C>;
+  /** Keys that name folders. */
+  readonly folders: readonly string[];
+  /** What to say of a key that the file's schema does not know and another does; null for any other. */
+  readonly misplaced: (key: string, written: Mapping) => string | null;
+}
+
+function readConfig<C>(path: string, overrides: readonly string[], kind: Kind<C>): C {
   const yaml = readYaml(readFile(path), path);
   if (!isMapping(yaml.value)) {
     throw new UserError(`${path}:1:1: expected keys and values at the top of the file`, 2);
@@ -75,12 +80,12 @@ function readConfig<S extends z.ZodType>(
   const set = overrides.map(parseOverride);
   for (const { keys, value, written } of set) override(config, keys, value, written);
 
-  const result = schema.safeParse(config);
+  const result = kind.schema(config).safeParse(config);
   if (!result.success) {
-    const lines = problems(result.error.issues, config, schema, path, yaml, set);
+    const lines = problems(result.error.issues, config, kind, path, yaml, set);
     throw new UserError(lines.join('\n'), 2);
   }
-  for (const key of folders) {
+  for (const key of kind.folders) {
     const keys = key.split('.');
     const isOverride = set.some((one) => one.keys.join('.') === key);
     resolveFolder(result.data, keys, isOverride ? process.cwd() : dirname(path));
@@ -148,19 +153,21 @@ function resolveFolder(config: unknown, keys: readonly string[], from: string): 
 function problems(
   issues: readonly z.core.$ZodIssue[],
   config: Mapping,
-  schema: z.ZodType,
+  kind: Pick<Kind<unknown>, 'schema' | 'misplaced'>,
   file: string,
   yaml: YamlSource,
   set: readonly Override[],
 ): string[] {
+  const schema = kind.schema(config);
   const lines = new Set<string>();
   for (const issue of issues) {
     const at = issue.path as Path;
     if (issue.code === 'unrecognized_keys') {
       for (const key of issue.keys) {
+        const misplaced = at.length === 0 ? kind.misplaced(key, config) : null;
         const near = nearestName(key, keysAt(schema, at));
         const advice = near ? `did you mean ${near}?` : `expected one of ${keysAt(schema, at).join(', ')}`;
-        lines.add(line([...at, key], 'key', `unknown key; ${advice}`));
+        lines.add(line([...at, key], 'key', misplaced ?? `unknown key; ${advice}`));
       }
       continue;
     }

@@ -1,11 +1,11 @@
-import { z } from 'zod';
+import type { z } from 'zod';
 import { subjects } from '../world/subjects.ts';
 import {
   choice,
   deviceNames,
   folder,
   list,
-  rate,
+  nullable,
   real,
   runName,
   section,
@@ -13,45 +13,31 @@ import {
   text,
   whole,
 } from './fields.ts';
-import { methods, plannedMethods, projectors } from './methods.ts';
+import { type Method, methodKeys, methods, presets } from './methods.ts';
 
-const method = z.enum(methods, {
-  error: ({ input }) =>
-    plannedMethods.includes(String(input))
-      ? `this method is not available yet; expected ${methods.join(' or ')}`
-      : `expected ${methods.join(' or ')}`,
-});
-
-/** What `deft train` reads. examples/personalize.yaml says what each key means. */
-export const trainSchema = section({
+/** The keys of every job, whatever its method. examples/personalize.yaml says what they mean. */
+const sharedKeys = {
   name: runName(),
   base: folder().default('world-base'),
   data: section({
     folder: folder(),
-    instance_prompt: text(300).nullable().default(null),
+    instance_prompt: nullable(text(300)),
   }),
-  subject: choice(subjects).nullable().default(null),
-
-  method: method.default('deft'),
-  rank: whole(1, 1024).default(4),
-  projector: choice(projectors).default('qr'),
-  target_modules: list(text(200), 1, 100).default(['to_q', 'to_k', 'to_v', 'to_out.0']),
+  subject: nullable(choice(subjects)),
 
   steps: whole(1, 10_000_000).default(600),
   batch_size: whole(1, 4096).default(5),
-  learning_rate: rate().default(1e-3),
-  p_learning_rate_ratio: real(0, 10).default(0.1),
   warmup_steps: whole(0, 1_000_000).default(0),
   weight_decay: real(0, 1).default(0),
   max_grad_norm: real(0, 1e6, { above: true }).default(1),
   caption_dropout: real(0, 1).default(0.1),
-  prior: section({
-    weight: real(0, 100, { above: true }).default(1),
-    pictures: whole(1, 100_000).default(64),
-    source: choice(['world', 'base']).default('world'),
-  })
-    .nullable()
-    .default(null),
+  prior: nullable(
+    section({
+      weight: real(0, 100, { above: true }).default(1),
+      pictures: whole(1, 100_000).default(64),
+      source: choice(['world', 'base']).default('world'),
+    }),
+  ),
   seed: seed().default(1),
   device: choice(deviceNames).default('auto'),
 
@@ -60,13 +46,55 @@ export const trainSchema = section({
   sampling: section({
     steps: whole(1, 1000).default(25),
     guidance_scale: real(0, 100).default(3),
-    prompts: list(text(300), 1, 100).nullable().default(null),
+    prompts: nullable(list(text(300), 1, 100)),
     seeds: list(seed(), 1, 16).default([1, 2]),
   }).prefault({}),
-});
+};
 
-/** A `deft train` job with every default filled in; folders are absolute paths. */
-export type TrainConfig = z.output<typeof trainSchema>;
+/** The schema of a job with that method: the shared keys and the method's own. */
+function schemaOf<const M extends Method, K extends z.ZodRawShape>(_method: M, keys: K) {
+  // A job is checked against the schema of the method that it names, so no other value passes.
+  const method = choice(methods).default('deft') as unknown as z.ZodType<M>;
+  const { name, base, data, subject, ...rest } = sharedKeys;
+  return section({ name, base, data, subject, method, ...keys, ...rest });
+}
 
-/** Keys of {@link trainSchema} that name folders. */
+const schemas = {
+  deft: schemaOf('deft', methodKeys.deft('recommended')),
+  para: schemaOf('para', methodKeys.para()),
+  lora: schemaOf('lora', methodKeys.lora()),
+  svdiff: schemaOf('svdiff', methodKeys.svdiff()),
+  dreambooth: schemaOf('dreambooth', methodKeys.dreambooth()),
+  custom_diffusion: schemaOf('custom_diffusion', methodKeys.custom_diffusion()),
+  textual_inversion: schemaOf('textual_inversion', methodKeys.textual_inversion()),
+};
+
+/** A `deft train` job of one method with every default filled in; folders are absolute paths. */
+export type TrainConfigOf<M extends Method> = z.output<(typeof schemas)[M]>;
+
+/** A `deft train` job. */
+export type TrainConfig = { [M in Method]: TrainConfigOf<M> }[Method];
+
+/** The schema for what was written: that of its method and preset, or of DEFT where it names neither well. */
+export function trainSchema({
+  method = 'deft',
+  preset,
+}: Readonly<Record<string, unknown>>): z.ZodType<TrainConfig> {
+  const known = methods.find((one) => one === method) ?? 'deft';
+  const named = presets.find((one) => one === preset);
+  return known === 'deft' && named ? schemaOf('deft', methodKeys.deft(named)) : schemas[known];
+}
+
+/** What is wrong with a key that the job's method does not have, where other methods have it; else null. */
+export function misplacedKey(
+  key: string,
+  { method = 'deft' }: Readonly<Record<string, unknown>>,
+): string | null {
+  const users = methods.filter((one) => key in schemas[one].shape);
+  return users.length === 0 || users.length === methods.length
+    ? null
+    : `the method ${String(method)} has no such key; it belongs to ${users.join(', ')}`;
+}
+
+/** Keys that name folders. */
 export const trainFolders = ['base', 'data.folder'] as const;

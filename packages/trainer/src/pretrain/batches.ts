@@ -1,7 +1,7 @@
 /** Batches of the picture world: picture i of the world is a pure function of (seed, i), and step k takes the k-th run of them. */
 import { drawFlowNoise } from '../diffusion/flow.ts';
 import type { Batch } from '../train/batch.ts';
-import { caption, draws, maxTokens, renderScene, sampleScene, tokenize, toPlanes } from '../world/index.ts';
+import { caption, draws, renderScene, sampleScene, toPlanes } from '../world/index.ts';
 
 export interface WorldBatches {
   readonly worldSeed: number;
@@ -20,13 +20,13 @@ export function worldBatch(
 ): Batch {
   const numbers = 3 * size * size;
   const pictures = new Float32Array(batchSize * numbers);
-  const tokens = new Int32Array(batchSize * maxTokens);
+  const captions: string[] = [];
   for (let b = 0; b < batchSize; b += 1) {
     const index = step * batchSize + b;
     const scene = sampleScene(worldSeed, index);
     pictures.set(toPlanes(renderScene(scene, size)), b * numbers);
     const dropped = draws(seed ^ 0xd20b, index).chance(captionDropout);
-    tokens.set(tokenize(dropped ? '' : caption(scene, worldSeed, index)), b * maxTokens);
+    captions.push(dropped ? '' : caption(scene, worldSeed, index));
   }
-  return { pictures, tokens, ...drawFlowNoise(seed, step, batchSize, numbers) };
+  return { pictures, captions, ...drawFlowNoise(seed, step, batchSize, numbers) };
 }

@@ -72,7 +72,7 @@ function pretrainStep(model: TextToImage, config: PretrainConfig, device: Device
       captionDropout: config.caption_dropout,
       size,
     };
-    const batch = batchTensors(worldBatch(batches, step), size);
+    const batch = batchTensors(worldBatch(batches, step), model);
     // The average forgets the first weights quickly, then settles at its own pace.
     const decay = Math.min(config.ema_decay, (1 + step) / (10 + step));
     const learningRate = schedule(step);
@@ -91,7 +91,7 @@ function learningRates(config: PretrainConfig): (step: number) => number {
 }
 
 /** The model that a configuration describes, with its first weights. */
-function newModel({ model, seed }: PretrainConfig): TextToImage {
+export function newModel({ model, seed }: PretrainConfig): TextToImage {
   const { hidden_size: width, ...encoder } = model.text_encoder;
   const built = new TextToImage({
     unet: { _class_name: 'UNet2DConditionModel', ...model.unet },
@@ -137,7 +137,9 @@ export async function pretrain(config: PretrainConfig, run: Run, signal: AbortSi
   });
   const { state, done } = finished;
   if (!isSampled(done)) await writeSamples(config, model, state.average, run, done, device);
-  await saveBase((name, data) => run.write(`base/${name}`, data), model, state.average);
+  await saveBase((name, data) => run.write(`base/${name}`, data), model, {
+    weights: state.average,
+  });
   const points = finished.losses.map((loss, i) => ({ step: i + 1, loss }));
   run.write('loss.png', await chartPng(await lossChart(points, config.name)));
   run.write('loss.json', JSON.stringify(finished.losses.map((loss) => Number(loss.toPrecision(5)))));

@@ -9,9 +9,10 @@ export interface ReportData {
   readonly subjectWords: string | null;
   /** The base model, as the user knows it. */
   readonly base: string;
+  /** The method's name, as its paper spells it. */
   readonly method: string;
-  readonly rank: number;
-  readonly projector: string;
+  /** Such as "rank 4, projector qr". */
+  readonly settings: string;
   /** The layers that were adapted, and how many numbers were trained of how many. */
   readonly targets: { readonly layers: number; readonly trained: number; readonly total: number };
   readonly training: {
@@ -20,7 +21,8 @@ export interface ReportData {
     readonly steps: number;
     readonly batchSize: number;
     readonly learningRate: number;
-    readonly pLearningRateRatio: number;
+    /** P's, as a multiple of R's; null where there is no P. */
+    readonly pLearningRateRatio: number | null;
     readonly seed: number;
     readonly seconds: number;
     /** Such as "wasm, 2 threads". */
@@ -40,6 +42,8 @@ export interface ReportData {
     readonly comparison: string;
     readonly lossCurve: string;
     readonly adapter: string;
+    /** Whose file names and keys they are, in words. */
+    readonly adapterFormat: string;
     readonly adapterBytes: number;
     readonly config: string;
     readonly metrics: string;
@@ -79,7 +83,7 @@ function summary({ evaluation, training, targets, method, subjectWords, base }: 
     subjectWords === null ? 'what the pictures show' : `what **${escapeMarkdown(subjectWords)}** is`;
   const taught =
     `In ${formatDuration(training.seconds)}, ${training.pictures} pictures taught \`${escapeCode(base)}\` ${what}: ` +
-    `${methodName(method)} trained ${count(targets.trained)} numbers (${share.toPrecision(2)} % of the model) ` +
+    `${escapeMarkdown(method)} trained ${count(targets.trained)} numbers (${share.toPrecision(2)} % of the model) ` +
     'and left the rest as it was.';
   const { subjectSimilarity: similarity, promptFollowing: following } = evaluation;
   const found = [
@@ -87,10 +91,6 @@ function summary({ evaluation, training, targets, method, subjectWords, base }: 
     `prompts are followed at ${arrow(following)}`,
   ].filter((part) => part !== null);
   return `${taught} On prompts it was not trained on, ${found.join(', and ')}.`;
-}
-
-function methodName(method: string): string {
-  return method === 'deft' ? 'DEFT' : escapeMarkdown(method);
 }
 
 function arrow({ base, adapted }: Comparison): string {
@@ -193,28 +193,16 @@ function isClear({ mean, standardError }: Estimate): boolean {
   return standardError !== null && Math.abs(mean) > 2 * standardError;
 }
 
-function trainingTable({
-  method,
-  rank,
-  projector,
-  base,
-  targets,
-  training,
-  loss,
-  sampling,
-}: ReportData): string {
+function trainingTable({ method, settings, base, targets, training, loss, sampling }: ReportData): string {
   return table(
     ['', ''],
     [
-      ['method', `${methodName(method)}, rank ${rank}, projector ${projector}`],
+      ['method', escapeMarkdown(`${method}, ${settings}`)],
       ['base', `\`${escapeCode(base)}\``],
       ['adapted', `${targets.layers} layers, ${count(targets.trained)} of ${count(targets.total)} numbers`],
       ['pictures', `${training.pictures}; captions: ${escapeMarkdown(training.captions)}`],
       ['steps', `${count(training.steps)} of ${training.batchSize} pictures`],
-      [
-        'learning rate',
-        `${training.learningRate} for R, ${Number((training.learningRate * training.pLearningRateRatio).toPrecision(6))} for P`,
-      ],
+      ['learning rate', learningRates(training)],
       ['loss', `${loss.first.toPrecision(3)} → ${loss.last.toPrecision(3)}`],
       ['seed', String(training.seed)],
       ['device', escapeMarkdown(training.device)],
@@ -228,11 +216,16 @@ function trainingTable({
   );
 }
 
+function learningRates({ learningRate, pLearningRateRatio: ratio }: ReportData['training']): string {
+  if (ratio === null) return String(learningRate);
+  return `${learningRate} for R, ${Number((learningRate * ratio).toPrecision(6))} for P`;
+}
+
 function usage({ files, commands }: ReportData): string {
   const lines = commands.map(({ does, command }) => `${does}:\n\n\`\`\`sh\n${command}\n\`\`\``);
   const list =
-    `The adapter is [\`${escapeCode(files.adapter)}\`](${link(files.adapter)}) (${bytes(files.adapterBytes)}, the file ` +
-    `names and keys of PEFT). [\`${escapeCode(files.config)}\`](${link(files.config)}) repeats the run, ` +
+    `What was learnt is in [\`${escapeCode(files.adapter)}\`](${link(files.adapter)}) ` +
+    `(${bytes(files.adapterBytes)}, ${files.adapterFormat}). [\`${escapeCode(files.config)}\`](${link(files.config)}) repeats the run, ` +
     `[\`${escapeCode(files.metrics)}\`](${link(files.metrics)}) holds its numbers.`;
   return [list, ...lines].join('\n\n');
 }

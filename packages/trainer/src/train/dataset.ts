@@ -3,7 +3,7 @@
  * across epochs, so nothing is dropped and a resumed run meets the pictures in the order it would have.
  */
 import { drawFlowNoise } from '../diffusion/flow.ts';
-import { draws, maxTokens, tokenize } from '../world/index.ts';
+import { draws } from '../world/index.ts';
 import type { Batch } from './batch.ts';
 
 /** A captioned picture: 3 x size x size numbers in [-1, 1]. */
@@ -49,12 +49,12 @@ export function captionedBatch(
 ): Batch {
   const size = items[0]!.pixels.length;
   const pictures = new Float32Array(batchSize * size);
-  const tokens = new Int32Array(batchSize * maxTokens);
+  const captions: string[] = [];
   itemsOfStep(items.length, batchSize, seed, step).forEach((item, i) => {
     const { pixels, caption } = items[item]!;
     const dropped = draws(seed ^ 0xd20b, step * batchSize + i).chance(captionDropout);
     pictures.set(pixels, i * size);
-    tokens.set(tokenize(dropped ? '' : caption), i * maxTokens);
+    captions.push(dropped ? '' : caption);
   });
-  return { pictures, tokens, ...drawFlowNoise(seed, step, batchSize, size) };
+  return { pictures, captions, ...drawFlowNoise(seed, step, batchSize, size) };
 }

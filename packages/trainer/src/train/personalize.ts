@@ -1,5 +1,5 @@
 /**
- * Teaching a base model a new subject: an adapter on the UNet's layers, trained on a handful of captioned pictures,
+ * Teaching a base model a new subject: what the method trains, trained on a handful of captioned pictures,
  * with prior preservation (Ruiz et al. 2023, eq. (2)) when asked:
  *
  *     loss = mean error on the pictures + weight * mean error on pictures of what the model knows               (1)
@@ -7,13 +7,15 @@
 import { valueAndGrad } from '@deftjs/autograd';
 import { setTraining, trainableState, withState } from '@deftjs/autograd/nn';
 import { adamW, clipByGlobalNorm, constant, warmup } from '@deftjs/autograd/optim';
-import { type AdaptedRow, attach, deft } from '@deftjs/deft';
+import { withDropout } from '@deftjs/deft';
 import {
   add,
   alias,
   compile,
   type Device,
+  foldIn,
   item,
+  keyOf,
   mean,
   mul,
   type Tensor,
@@ -26,6 +28,7 @@ import type { TrainConfig } from '../config/index.ts';
 import { caption, renderScene, sampleScene, toPlanes } from '../world/index.ts';
 import { type BatchTensors, batchTensors } from './batch.ts';
 import { type Captioned, captionedBatch } from './dataset.ts';
+import { learningRateGroups } from './method.ts';
 import type { Taken } from './steps.ts';
 
 type Weights = Record<string, Tensor>;
@@ -36,20 +39,18 @@ export type AdapterState = {
   readonly optimizer: ReturnType<ReturnType<typeof adamW>['init']>;
 };
 
-/** Attaches the configured method to the UNet; returns what was adapted. @throws Error as `attach` */
-export function attachMethod(model: TextToImage, config: TrainConfig, device: Device): Promise<AdaptedRow[]> {
-  const { rank, projector, target_modules: targetModules, seed } = config;
-  return attach(model.unet, { method: deft({ rank, projector }), targetModules, seed, device });
+function optimizerOf(config: TrainConfig) {
+  // Betas of the official code.
+  return adamW({
+    betas: [0.9, 0.99],
+    weightDecay: config.weight_decay,
+    groups: learningRateGroups(config),
+  });
 }
 
-function optimizerOf({ p_learning_rate_ratio: ratio, weight_decay: weightDecay }: TrainConfig) {
-  const groups = [{ match: (path: string) => path.endsWith('deft_P'), learningRateFactor: ratio }];
-  return adamW({ betas: [0.9, 0.99], weightDecay, groups }); // betas of the official code
-}
-
-/** The state that training starts from: the adapter as attached. */
+/** The state that training starts from: what the method trains, as applied. */
 export function firstAdapterState(model: TextToImage, config: TrainConfig): AdapterState {
-  const weights = treeMap(alias, trainableState(model.unet));
+  const weights = treeMap(alias, trainableState(model));
   return { weights, optimizer: optimizerOf(config).init(weights) };
 }
 
@@ -91,16 +92,13 @@ export function adapterStep(
   const { batch_size: batchSize, caption_dropout: captionDropout, seed } = config;
   const priorWeight = config.prior?.weight ?? 0;
   const compiled = compile(
-    (state: AdapterState, batches: readonly BatchTensors[], learningRate: Tensor) => {
+    (state: AdapterState, batches: readonly BatchTensors[], learningRate: Tensor, dropped: Tensor) => {
+      const losses = (): Tensor =>
+        batches
+          .map((batch, i) => mul(mean(model.flowErrors(batch)), i === 0 ? 1 : priorWeight))
+          .reduce((sum, term) => add(sum, term)); // (1)
       const loss = (weights: Weights): Tensor =>
-        withState(
-          model.unet,
-          weights,
-          () =>
-            batches
-              .map((batch, i) => mul(mean(model.flowErrors(batch)), i === 0 ? 1 : priorWeight))
-              .reduce((sum, term) => add(sum, term)), // (1)
-        );
+        withState(model, weights, () => withDropout(model, dropped, losses));
       const { value, gradient } = valueAndGrad(loss)(state.weights);
       const { clipped, norm } = clipByGlobalNorm(gradient, config.max_grad_norm);
       const next = optimizer.update(state.weights, clipped, state.optimizer, { learningRate });
@@ -111,13 +109,11 @@ export function adapterStep(
   return async (state: AdapterState, step: number): Promise<Taken<AdapterState>> => {
     const sets = prior.length === 0 ? [pictures] : [pictures, prior];
     const batches = sets.map((items, i) =>
-      batchTensors(
-        captionedBatch(items, { batchSize, captionDropout, seed: seed + i }, step),
-        model.pictureSize,
-      ),
+      batchTensors(captionedBatch(items, { batchSize, captionDropout, seed: seed + i }, step), model),
     );
     const learningRate = rates(step);
-    const result = await compiled(state, batches, tensor(learningRate));
+    const dropped = tensor(Uint32Array.from(foldIn(foldIn(keyOf(seed), step), 2))); // 0 and 1 are the noise's
+    const result = await compiled(state, batches, tensor(learningRate), dropped);
     const [loss, norm] = [await item(result.loss), await item(result.norm)];
     const spent = [...batches.flatMap((batch) => Object.values(batch)), result.loss, result.norm];
     for (const value of spent) value.dispose();

@@ -1,14 +1,13 @@
 /** `deft train`, from a configuration to a run folder with adapter, pictures, numbers and a report. */
 import { performance } from 'node:perf_hooks';
 import { loadState, namedParameters } from '@deftjs/autograd/nn';
-import { type AdaptedRow, writePeft } from '@deftjs/deft';
 import { type Device, numel } from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
 import { drawPrompts } from '../base/draw.ts';
 import { loadBase } from '../base/folder.ts';
-import { promptProblem } from '../base/prompt.ts';
 import type { TextToImage } from '../base/textToImage.ts';
-import { modelName, type TrainConfig } from '../config/index.ts';
+import { type TrainedFiles, teachWordOf, writeTrained } from '../base/trained.ts';
+import { methodNames, type TrainConfig } from '../config/index.ts';
 import { type ImageFolder, readImageFolder } from '../data/index.ts';
 import { evaluateSamples, type PromptSamples } from '../metrics/index.ts';
 import {
@@ -22,40 +21,37 @@ import {
 import type { Run } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
 import { fromPlanes, subjectWords } from '../world/index.ts';
-import {
-  type AdapterState,
-  adapterStep,
-  attachMethod,
-  firstAdapterState,
-  priorPictures,
-} from './personalize.ts';
+import { applyMethod, settingsInWords, type TrainedPart } from './method.ts';
+import { type AdapterState, adapterStep, firstAdapterState, priorPictures } from './personalize.ts';
 import { type Finished, runSteps } from './steps.ts';
 
 /** The prompts to draw: those configured, else the captions of the pictures. */
-function promptsOf(config: TrainConfig, data: ImageFolder): readonly string[] {
+function promptsOf(model: TextToImage, config: TrainConfig, data: ImageFolder): readonly string[] {
   const prompts = config.sampling.prompts ?? [...new Set(data.pictures.map(({ caption }) => caption))];
   for (const prompt of prompts) {
-    const problem = promptProblem(prompt);
+    const problem = model.captionProblem(prompt);
     if (problem) throw new UserError(`sampling.prompts: "${prompt}": ${problem}`, 2);
   }
   return prompts;
 }
 
 /**
- * Trains as configured and leaves in the run's folder: checkpoints, adapter/ (PEFT's files), samples.png, pictures.png,
+ * Trains as configured and leaves in the run's folder: checkpoints, the files of
+ * base/trained.ts, samples.png, pictures.png,
  * loss.png, metrics.json and report.md. Returns early, with a checkpoint and without a report, when aborted.
  * @throws {UserError}
  */
 export async function train(config: TrainConfig, open: () => Run, signal: AbortSignal): Promise<void> {
   // Everything that can be wrong with the input is found before the run's folder is touched.
   const model = await loadBase(config.base);
+  await teachWordOf(model, config);
   const data = await readImageFolder(config.data.folder, {
     size: model.pictureSize,
     instancePrompt: config.data.instance_prompt,
-    captionProblem: promptProblem,
+    captionProblem: (caption) => model.captionProblem(caption),
   });
   for (const { path, reason } of data.passedOver) console.error(`deft: ${path} is passed over: ${reason}`);
-  const prompts = promptsOf(config, data);
+  const prompts = promptsOf(model, config, data);
   const { device, why } = await openDevice(config.device);
   console.error(`deft: ${why}`);
   const { seeds, steps, guidance_scale: guidanceScale } = config.sampling;
@@ -63,7 +59,7 @@ export async function train(config: TrainConfig, open: () => Run, signal: AbortS
 
   const before = await drawSamples();
   const prior = await priorPictures(model, config, device);
-  const rows = await attachMethod(model, config, device).catch((error: Error) => {
+  const trained = await applyMethod(model, config, device).catch((error: Error) => {
     throw new UserError(error.message, 2);
   });
   using run = open();
@@ -86,9 +82,9 @@ export async function train(config: TrainConfig, open: () => Run, signal: AbortS
   });
   const seconds = (performance.now() - began) / 1000;
   if (signal.aborted && finished.done < config.steps) return;
-  loadState(model.unet, finished.state.weights, true);
+  loadState(model, finished.state.weights, true);
   const after = await drawSamples();
-  await writeResults({ config, model, device, data, rows, before, after, finished, seconds, run });
+  await writeResults({ config, model, device, data, trained, before, after, finished, seconds, run });
 }
 
 interface Results {
@@ -96,7 +92,7 @@ interface Results {
   readonly model: TextToImage;
   readonly device: Device;
   readonly data: ImageFolder;
-  readonly rows: readonly AdaptedRow[];
+  readonly trained: TrainedPart;
   readonly before: readonly PromptSamples[];
   readonly after: readonly PromptSamples[];
   readonly finished: Finished<AdapterState>;
@@ -106,11 +102,15 @@ interface Results {
 
 async function writeResults(results: Results): Promise<void> {
   const { config, model, data, before, after, finished, run } = results;
-  const { weights, config: adapterConfig } = await writePeft(model.unet, {
-    base: { nameOrPath: modelName(config.base), autoMapping: null },
-  });
-  run.write('adapter/adapter_model.safetensors', weights);
-  run.write('adapter/adapter_config.json', adapterConfig);
+  let bytes = 0;
+  const written = await writeTrained(
+    (name, contents) => {
+      run.write(name, contents);
+      if (typeof contents !== 'string') bytes += contents.length;
+    },
+    model,
+    config,
+  );
 
   const seeds = config.sampling.seeds.length;
   const side = before.flatMap((row, i) => [...row.pictures, ...after[i]!.pictures]);
@@ -118,7 +118,7 @@ async function writeResults(results: Results): Promise<void> {
     columns: 2 * seeds,
     headings: [
       { text: 'base', columns: seeds },
-      { text: `with ${config.method.toUpperCase()}`, columns: seeds },
+      { text: `with ${methodNames[config.method]}`, columns: seeds },
     ],
     rowLabels: before.map(({ prompt }) => prompt),
   });
@@ -131,7 +131,7 @@ async function writeResults(results: Results): Promise<void> {
   run.write('samples.png', comparison);
   run.write('pictures.png', pictures);
   run.write('loss.png', await chartPng(await lossChart(points, config.name)));
-  const report = reportOf(results, weights.length);
+  const report = reportOf(results, written, bytes);
   run.write('metrics.json', renderMetrics(report));
   console.error(`deft: ${run.write('report.md', renderReport(report))}`);
 }
@@ -142,8 +142,8 @@ function meanLoss(losses: readonly number[], from: 'start' | 'end', count = 20):
   return part.reduce((sum, loss) => sum + loss, 0) / part.length;
 }
 
-function reportOf(results: Results, adapterBytes: number): ReportData {
-  const { config, model, device, data, rows, before, after, finished, seconds, run } = results;
+function reportOf(results: Results, written: TrainedFiles, adapterBytes: number): ReportData {
+  const { config, model, device, data, trained, before, after, finished, seconds, run } = results;
   const parameters = [...namedParameters(model).values()];
   const total = parameters.reduce((sum, { shape }) => sum + numel(shape), 0);
   const named = new RegExp(`\\b(${subjectWords.join('|')}) \\w+`).exec(data.pictures[0]!.caption);
@@ -151,21 +151,16 @@ function reportOf(results: Results, adapterBytes: number): ReportData {
     name: config.name,
     subjectWords: named?.[0] ?? null,
     base: config.base.split('/').at(-1)!,
-    method: config.method,
-    rank: config.rank,
-    projector: config.projector,
-    targets: {
-      layers: rows.length,
-      trained: rows.reduce((sum, row) => sum + row.parameters, 0),
-      total,
-    },
+    method: methodNames[config.method],
+    settings: settingsInWords(config),
+    targets: { layers: trained.layers, trained: trained.parameters, total },
     training: {
       pictures: data.pictures.length,
       captions: data.captionSource,
       steps: finished.done,
       batchSize: config.batch_size,
       learningRate: config.learning_rate,
-      pLearningRateRatio: config.p_learning_rate_ratio,
+      pLearningRateRatio: config.method === 'deft' ? config.p_learning_rate_ratio : null,
       seed: config.seed,
       seconds,
       device: `${device.kind}, ${device.description}`,
@@ -182,7 +177,8 @@ function reportOf(results: Results, adapterBytes: number): ReportData {
       trainingPictures: 'pictures.png',
       comparison: 'samples.png',
       lossCurve: 'loss.png',
-      adapter: 'adapter/adapter_model.safetensors',
+      adapter: written.main,
+      adapterFormat: written.format,
       adapterBytes,
       config: 'config.yaml',
       metrics: 'metrics.json',

@@ -47,4 +47,13 @@ export {
   subjects,
   trainingScenes,
 } from './subjects.ts';
-export { maxTokens, subjectWords, tokenize, tokenOf, vocabulary, wordsOf } from './vocabulary.ts';
+export {
+  maxTokens,
+  subjectWords,
+  type TaughtWords,
+  tokenize,
+  tokenOf,
+  vocabulary,
+  wordIds,
+  wordsOf,
+} from './vocabulary.ts';

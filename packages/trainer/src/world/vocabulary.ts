@@ -53,22 +53,26 @@ export function wordsOf(caption: string): string[] {
   return caption.toLowerCase().match(/[a-z]+/g) ?? [];
 }
 
+/** Words that a model was taught, each with the ids that stand for it. */
+export type TaughtWords = ReadonlyMap<string, readonly number[]>;
+
+/** The ids of a caption's words alone. */
+export function wordIds(caption: string, taught: TaughtWords = new Map()): number[] {
+  return wordsOf(caption).flatMap((word) => taught.get(word) ?? [tokenOf(word)]);
+}
+
 /**
  * Token ids of a caption: <start>, words, <end>, padded to `maxTokens`. A caption that is too long
  * throws. The empty caption is the unconditional prompt.
  */
-export function tokenize(caption: string): Int32Array {
-  const words = wordsOf(caption);
+export function tokenize(caption: string, taught?: TaughtWords): Int32Array {
+  const words = wordIds(caption, taught);
   if (words.length > maxTokens - 2) {
     throw new RangeError(
       `tokenize: a caption has at most ${maxTokens - 2} words; got ${words.length}: "${caption}"`,
     );
   }
   const ids = new Int32Array(maxTokens);
-  ids[0] = tokenOf('<start>');
-  words.forEach((word, i) => {
-    ids[i + 1] = tokenOf(word);
-  });
-  ids[words.length + 1] = tokenOf('<end>');
+  ids.set([tokenOf('<start>'), ...words, tokenOf('<end>')]);
   return ids;
 }
