@@ -37,6 +37,7 @@ import {
   writeSafetensors,
 } from '@deftjs/tensor';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { writePeftConfig } from '../../packages/deft/src/files/peftConfig.ts';
 import { readJson } from './toy.ts';
 
 class Model extends Module {
@@ -181,6 +182,83 @@ describe('writing and reading', () => {
     );
   });
 
+  it('gives layers the rank and alpha that the first matching name says, as PEFT does', () => {
+    const { methodFor } = readPeftConfig(
+      'c',
+      JSON.stringify({
+        peft_type: 'LORA',
+        r: 4,
+        lora_alpha: 8,
+        rank_pattern: { '^to_q': 1, 'attn[12].to_q': 2, to_q: 3 },
+        alpha_pattern: { to_k: 0.5 },
+      }),
+    );
+    const given = ['to_q', 'a.attn1.to_q', 'a.attn3.to_q', 'a.to_k', 'a.to_v'].map((path) => {
+      const { rank, options } = methodFor(path, [9, 9]);
+      return [rank, (options as { alpha: number }).alpha];
+    });
+    expect(given).toEqual([
+      [1, 8],
+      [2, 8],
+      [3, 8],
+      [4, 0.5],
+      [4, 8],
+    ]);
+  });
+
+  it('keeps ranks and alphas that differ by layer, and says when PEFT cannot', async () => {
+    const pattern = { rankPattern: { 'to_out.0': 1 }, alphaPattern: { to_q: 5 } };
+    const targetModules = ['to_q', 'to_out.0'];
+    const model = freshModel();
+    await attach(model, { method: lora({ rank: 2 }), targetModules, seed: 1, ...pattern });
+    const files = await writePeft(model);
+    expect(JSON.parse(files.config)).toMatchObject({
+      rank_pattern: { 'to_out.0': 1 },
+      alpha_pattern: { to_q: 5 },
+    });
+    const again = freshModel();
+    await loadPeft(again, files);
+    expect(await writePeft(again)).toEqual(files);
+    const other = freshModel();
+    await attach(other, { method: deft({ rank: 2 }), targetModules, seed: 1, ...pattern });
+    await expect(writePeft(other)).rejects.toThrow(
+      'writePeft: PEFT has one rank and alpha for all layers of DEFT, here 2 and null; to_q has others',
+    );
+  });
+
+  it('takes layers of some blocks where the config says so, and keeps that', async () => {
+    const text = JSON.stringify({
+      peft_type: 'DEFT',
+      target_modules: ['to_q', 'blocks.3.to_q'],
+      layers_to_transform: [1],
+      layers_pattern: ['blocks'],
+    });
+    const config = readPeftConfig('c', text);
+    const meant = ['m.blocks.1.to_q', 'm.blocks.2.to_q', 'm.rows.1.to_q', 'blocks.1.to_q', 'blocks.3.to_q'];
+    expect(meant.filter((path) => config.isTarget!(path, [4, 4]))).toEqual([
+      'm.blocks.1.to_q',
+      'blocks.3.to_q',
+    ]);
+    const { isTarget } = readPeftConfig('c', JSON.stringify({ ...JSON.parse(text), layers_pattern: null }));
+    expect(meant.filter((path) => isTarget!(path, [4, 4]))).toEqual([
+      'm.blocks.1.to_q',
+      'm.rows.1.to_q',
+      'blocks.3.to_q',
+    ]);
+    const written = writePeftConfig(config, [], { nameOrPath: null, autoMapping: null });
+    expect(JSON.parse(written)).toMatchObject({ layers_to_transform: [1], layers_pattern: ['blocks'] });
+  });
+
+  it('keeps dropout, for whoever trains on', async () => {
+    for (const method of [deft({ rank: 2, dropout: 0.25 }), lora({ rank: 2, dropout: 0.25 })]) {
+      const files = await writePeft(await trained(method));
+      const model = freshModel();
+      await loadPeft(model, files, { trainable: true });
+      expect(attachedAdapters(model)[0]!.adapter.method.dropout).toBe(0.25);
+      expect(await writePeft(model)).toEqual(files);
+    }
+  });
+
   it('ignores fields of other versions', () => {
     expect(readPeftConfig('c', '{"peft_type":"LORA","some_new_field":null}').method.name).toBe('lora');
   });
@@ -209,10 +287,22 @@ describe('a config that asks for something else', () => {
       'modules_to_save: not supported; expected null; got ["x"]',
     ],
     [
-      '{"peft_type":"DEFT","layers_to_transform":[1]}',
-      'layers_to_transform: not supported; expected null; got [1]',
+      '{"peft_type":"DEFT","layers_to_transform":["1"],"target_modules":["q"]}',
+      'layers_to_transform: expected a number of a block or a list of them; got ["1"]',
     ],
-    ['{"peft_type":"DEFT","layers_pattern":"h"}', 'layers_pattern: not supported; expected null; got "h"'],
+    [
+      '{"peft_type":"DEFT","layers_to_transform":1,"target_modules":"q"}',
+      'layers_to_transform: expected a list of target_modules beside it; got 1',
+    ],
+    [
+      '{"peft_type":"DEFT","layers_pattern":"h"}',
+      'layers_pattern: expected layers_to_transform beside it; got "h"',
+    ],
+    [
+      '{"peft_type":"DEFT","layers_pattern":"(h+)+","layers_to_transform":1,"target_modules":["q"]}',
+      'layers_pattern: expected a name of a list of blocks or a list of names; got "(h+)+"',
+    ],
+    ['{"peft_type":"DEFT","deft_dropout":1}', 'deft_dropout: expected a number in [0, 1); got 1'],
     ['{"peft_type":"DEFT","r":0}', 'r: expected a whole number >= 1; got 0'],
     ['{"peft_type":"DEFT","r":2.5}', 'r: expected a whole number >= 0; got 2.5'],
     ['{"peft_type":"DEFT","alpha":-1}', 'alpha: expected null or a number >= 0; got -1'],
@@ -223,8 +313,13 @@ describe('a config that asks for something else', () => {
     ],
     ['{"peft_type":"LORA","use_dora":true}', 'use_dora: not supported; expected false; got true'],
     [
-      '{"peft_type":"LORA","rank_pattern":{"a":2}}',
-      'rank_pattern: not supported; expected nothing in it; got {"a":2}',
+      '{"peft_type":"LORA","rank_pattern":{"a":0}}',
+      'rank_pattern: expected names with whole numbers >= 1; got {"a":0}',
+    ],
+    ['{"peft_type":"LORA","alpha_pattern":[1]}', 'alpha_pattern: expected names with numbers > 0; got [1]'],
+    [
+      '{"peft_type":"LORA","rank_pattern":{"(?=a)":2}}',
+      'rank_pattern: pattern "(.*\\\\.)?((?=a))": unsupported group at character 11; got {"(?=a)":2}',
     ],
     [
       '{"peft_type":"LORA","init_lora_weights":"pissa"}',
@@ -333,14 +428,6 @@ describe('files that do not fit', () => {
     await loadPeft(model, files);
     await expect(loadPeft(model, files)).rejects.toThrow(
       'attach: to_q has an adapter named "default" already',
-    );
-  });
-
-  it('dropout is refused only where it matters: in training', async () => {
-    const config = JSON.stringify({ ...(JSON.parse(files.config) as object), deft_dropout: 0.1 });
-    await loadPeft(freshModel(), { ...files, config });
-    await expect(loadPeft(freshModel(), { ...files, config }, { trainable: true })).rejects.toThrow(
-      'adapter: adapter_config.json: dropout 0.1 is not supported in training; expected 0',
     );
   });
 

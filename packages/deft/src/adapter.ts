@@ -23,6 +23,14 @@ export interface AdapterRequest {
   readonly method: Method;
   readonly targetModules: Targets | null;
   readonly excludeModules: Targets | null;
+  /** Of the layers that a list of names means, those of some blocks; absent: all. */
+  readonly blocks?: BlockChoice;
+}
+
+/** PEFT's layers_to_transform and layers_pattern: the numbers of blocks, and the names of lists of blocks. */
+export interface BlockChoice {
+  readonly numbers: readonly number[] | number;
+  readonly lists: readonly string[] | string | null;
 }
 
 /**

@@ -1,5 +1,6 @@
 /** Which layers of a module tree an adapter goes to: PEFT's target_modules and exclude_modules. */
-import { Linear, type Module, namedModules } from '@deftjs/autograd/nn';
+import { type Module, namedModules } from '@deftjs/autograd/nn';
+import type { Shape } from '@deftjs/tensor';
 import { type AdaptedLayer, isAdaptable } from './linearMap.ts';
 import { pathPattern } from './pathPattern.ts';
 
@@ -15,8 +16,8 @@ export function endsWith(path: string, name: string): boolean {
 }
 
 /** The test whether a layer is meant. @throws SyntaxError for a bad pattern */
-export function targetTest(targets: Targets): (path: string, layer: AdaptedLayer) => boolean {
-  if (targets === 'all-linear') return (_path, layer) => layer instanceof Linear;
+export function targetTest(targets: Targets): (path: string, weight: Shape) => boolean {
+  if (targets === 'all-linear') return (_path, weight) => weight.length === 2;
   if (typeof targets === 'string') return pathPattern(targets);
   return (path) => targets.some((name) => endsWith(path, name));
 }
@@ -47,10 +48,12 @@ export function findTargets(
     typeof targets === 'string'
       ? []
       : targets.filter((name) => ![...layers.keys()].some((path) => endsWith(path, name)));
-  const hits = new Map([...layers].filter(([path, layer]) => meant(path, layer) && !spared(path, layer)));
+  const hits = new Map(
+    [...layers].filter(([path, { weight }]) => meant(path, weight.shape) && !spared(path, weight.shape)),
+  );
   if (useless.length > 0 || hits.size === 0) {
     const names = useless.length > 0 ? useless : typeof targets === 'string' ? [targets] : targets;
-    const near = nearestNames(names.join(' '), [...layers.keys()]);
+    const near = nearestNames(names.join(' '), [...layers.keys()].map(shortName));
     throw new Error(
       `attach: no Linear or Conv2d layer for targetModules ${names.map((name) => JSON.stringify(name)).join(', ')}` +
         `${useless.length === 0 && excluded.length > 0 ? ' beside excludeModules' : ''}; ` +
@@ -65,8 +68,8 @@ function shortName(path: string): string {
   return /(?:^|\.)([^.]+(?:\.\d+)*)$/.exec(path)?.[1] ?? path;
 }
 
-/** Up to five short names, those that share most pairs of letters with `written` first (Dice's coefficient). */
-function nearestNames(written: string, paths: readonly string[]): string[] {
+/** Up to five of the names, those that share most pairs of letters with `written` first (Dice's coefficient). */
+export function nearestNames(written: string, names: readonly string[]): string[] {
   const pairs = (name: string): Set<string> =>
     new Set(Array.from({ length: Math.max(0, name.length - 1) }, (_, i) => name.slice(i, i + 2)));
   const asked = pairs(written);
@@ -74,6 +77,5 @@ function nearestNames(written: string, paths: readonly string[]): string[] {
     const own = pairs(name);
     return (2 * [...own].filter((pair) => asked.has(pair)).length) / Math.max(1, own.size + asked.size);
   };
-  const names = [...new Set(paths.map(shortName))];
-  return names.sort((a, b) => likeness(b) - likeness(a)).slice(0, 5);
+  return [...new Set(names)].sort((a, b) => likeness(b) - likeness(a)).slice(0, 5);
 }
