@@ -46,7 +46,7 @@ function runKernel(kernel: Kernel, buffers: readonly Float64Array[]): void {
     return evaluate(point);
   };
   const store = (output: Output, i: number, value: number): void => {
-    buffers[output.buffer]![i] = stored(output.dtype, value);
+    buffers[output.buffer]![(output.offset ?? 0) + i] = stored(output.dtype, value);
   };
   switch (kernel.kind) {
     case 'map': {

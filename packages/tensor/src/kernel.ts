@@ -113,10 +113,12 @@ export type Expr =
   /** In an epilogue: the folded or contracted value. In rows: the result of fold `fold`. */
   | { readonly kind: 'folded'; readonly type: Scalar; readonly fold?: number };
 
-/** Where an expression's value goes: element x of a row-major buffer over the kernel's output shape. */
+/** Where an expression's value goes: element offset + x of a buffer, x row-major over the kernel's output shape. */
 export interface Output {
   /** Index into `Plan.buffers`. */
   readonly buffer: number;
+  /** Where in the buffer the output begins, a multiple of 4; default 0. Kernels write ranges of one buffer apart. */
+  readonly offset?: number;
   readonly dtype: DType;
   readonly expr: Expr;
 }

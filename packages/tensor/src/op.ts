@@ -37,6 +37,8 @@ export type Lowering<Attrs> =
   | { readonly kind: 'gather'; axis(attrs: Attrs): number }
   | { readonly kind: 'scatter'; axis(attrs: Attrs): number }
   | { readonly kind: 'concat'; axis(attrs: Attrs): number }
+  /** A concat whose inputs lie one after the other in memory: what `readGraph` makes of it. */
+  | { readonly kind: 'whole'; axis(attrs: Attrs): number }
   /** Inputs: query, key, value; for gradients cotangent, logSum, rowSum; perhaps a mask. */
   | {
       readonly kind: 'attend';

@@ -10,5 +10,6 @@ export {
   takeIf,
 } from './lossScale.ts';
 export type { Optimizer, ParameterGroup, UpdateOptions } from './optimizer.ts';
+export { type Packing, packing, type Vectors } from './packing.ts';
 export { constant, cosine, linear, polynomial, type Schedule, warmup } from './schedules.ts';
 export { type SgdOptions, type SgdState, sgd } from './sgd.ts';

@@ -7,7 +7,21 @@ import type { AttendKernel, AttendOperands, Expr, Kernel, MapKernel, Operand, Ou
 import { numel, type Shape } from '../shape.ts';
 import { readsOf } from './expression.ts';
 
-export type Draft = Kernel;
+/**
+ * No kernel: the value whose buffer the parts are written into, one after the other. Nothing else reads a part. Starts of
+ * parts are multiples of 4 elements, so that those who write four at a time touch no neighbour.
+ */
+export interface Whole {
+  readonly kind: 'whole';
+  readonly label: string;
+  readonly bindings: readonly [];
+  readonly shape: Shape;
+  readonly parts: readonly number[];
+  /** Its expression is 'folded'. */
+  readonly output: Output;
+}
+
+export type Draft = Kernel | Whole;
 
 /** Buffers that one kernel may touch: WebGPU guarantees eight storage bindings. */
 export const maxBuffers = 8;
@@ -46,6 +60,7 @@ export function shapeOf(draft: Draft, output = outputsOf(draft)[0]!): Shape {
       return shapeOfResult(draft, output);
     case 'map':
     case 'reduce':
+    case 'whole':
       return draft.shape;
     case 'rows':
       return [...draft.shape, ...draft.reduced];
@@ -77,7 +92,7 @@ export function withExpressions(draft: Draft, change: (expr: Expr) => Expr): Dra
     const folds = draft.folds.map(({ fold, body }) => ({ fold, body: change(body) }));
     return { ...draft, folds, outputs: draft.outputs.map(changed) };
   }
-  if (draft.kind === 'attend') return draft; // its outputs read nothing
+  if (draft.kind === 'attend' || draft.kind === 'whole') return draft; // their outputs read nothing
   const output = changed(draft.output);
   return draft.kind === 'reduce' ? { ...draft, body: change(draft.body), output } : { ...draft, output };
 }
@@ -86,6 +101,7 @@ export function withExpressions(draft: Draft, change: (expr: Expr) => Expr): Dra
 function operandsOfLoop(draft: Draft): number[] {
   if (draft.kind === 'contract') return [draft.a.binding, draft.b.binding];
   if (draft.kind === 'attend') return Object.values(draft.operands).map(({ binding }) => binding);
+  if (draft.kind === 'whole') return [...draft.parts];
   return draft.kind === 'scatter' ? [draft.index.binding, draft.values.binding] : [];
 }
 

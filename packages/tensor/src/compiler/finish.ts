@@ -3,11 +3,13 @@ import type { DType } from '../dtype.ts';
 import type { Expr, Kernel, Output, Plan, PlanBuffer } from '../kernel.ts';
 import { type Draft, mapOperands, valuesRead } from './drafts.ts';
 import { operandsOf, walk, withOperands } from './expression.ts';
+import type { Part } from './parts.ts';
 
 /** The draft with bindings and buffers in place of values. */
 function finishKernel(
-  draft: Draft,
+  draft: Kernel,
   bufferOf: (value: number) => number,
+  parts: ReadonlyMap<number, Part>,
   dtypeOf: (value: number) => DType,
 ): Kernel {
   const values = valuesRead(draft);
@@ -26,11 +28,13 @@ function finishKernel(
     }
     return done.get(root)!;
   };
-  const finishOutput = <T extends Output>(output: T): T => ({
-    ...output,
-    buffer: bufferOf(output.buffer),
-    expr: bind(output.expr),
-  });
+  const finishOutput = <T extends Output>(output: T): T => {
+    const part = parts.get(output.buffer);
+    const place = part
+      ? { buffer: bufferOf(part.whole), offset: part.start }
+      : { buffer: bufferOf(output.buffer) };
+    return { ...output, ...place, expr: bind(output.expr) };
+  };
   const operand = <T extends { readonly binding: number }>(read: T): T => ({
     ...read,
     binding: bindingOf.get(read.binding)!,
@@ -79,12 +83,15 @@ export function finish(
   placed: readonly Placed[],
   slots: readonly number[],
   ends: { readonly inputs: readonly number[]; readonly outputs: readonly number[] },
+  parts: ReadonlyMap<number, Part>,
 ): Plan {
   const indices = new Map(placed.map(({ value }, index) => [value, index]));
   const bufferOf = (value: number): number => indices.get(value)!;
   const dtypeOf = (value: number): DType => placed[bufferOf(value)]!.buffer.dtype;
   return {
-    kernels: drafts.map((draft) => finishKernel(draft, bufferOf, dtypeOf)),
+    kernels: drafts
+      .filter((draft) => draft.kind !== 'whole')
+      .map((draft) => finishKernel(draft, bufferOf, parts, dtypeOf)),
     buffers: placed.map(({ buffer }) => buffer),
     slots,
     inputs: ends.inputs.map(bufferOf),

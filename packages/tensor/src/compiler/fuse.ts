@@ -7,7 +7,7 @@
  */
 import { formatShape } from '../errors.ts';
 import type { AttendKernel, AttendOperands, Expr, Output } from '../kernel.ts';
-import type { Lowering } from '../op.ts';
+import type { Aval, Lowering } from '../op.ts';
 import { scalarOf } from '../ops/elementwise.ts';
 import { numel, type Shape } from '../shape.ts';
 import { contiguousView, padView, permuteView, type View } from '../view.ts';
@@ -17,9 +17,10 @@ import { isWorthKeeping, isWorthKeepingBefore } from './cost.ts';
 import { type Draft, maxBuffers, valuesRead, withExpressions, writesOf } from './drafts.ts';
 import { foldEpilogues } from './epilogue.ts';
 import { Expressions, isWhole, type Load, readsOf, type ViewMap, walk } from './expression.ts';
-import { attrsKey, type Ir, type Node } from './ir.ts';
+import { attrsKey, type Ir, maxParts, type Node } from './ir.ts';
 import { mergeMaps } from './merge.ts';
 import { orderLoops, orderMaps } from './order.ts';
+import { writeParts } from './parts.ts';
 import { joinRows } from './rows.ts';
 
 /** Larger expressions are cut: compilers of shaders and registers have limits. */
@@ -32,6 +33,8 @@ export interface Fusion {
   readonly drafts: Draft[];
   readonly outputs: readonly number[];
   readonly expressions: Expressions;
+  /** Shape and type of every value: the nodes, then parts of wholes. */
+  readonly avals: readonly Aval[];
 }
 
 /** The graph's nodes gathered into kernels. */
@@ -42,10 +45,13 @@ export function fuse(ir: Ir): Fusion {
   const { expressions } = builder;
   const { drafts: found, late } = withoutSeconds(builder, expressions);
   let drafts = neededDrafts(readThroughCopies(found), outputs);
-  for (const pass of [orderLoops, orderMaps, foldEpilogues]) drafts = pass(drafts, outputs, expressions);
+  for (const pass of [orderLoops, orderMaps, foldEpilogues, writeParts]) {
+    drafts = pass(drafts, outputs, expressions);
+  }
   drafts = joinRows(drafts, outputs, expressions, late);
   const donated = new Map([...ir.donations].map(([output, input]) => [outputs[output]!, input]));
-  return { drafts: mergeMaps(drafts, outputs, expressions, late, donated), outputs, expressions };
+  drafts = mergeMaps(drafts, outputs, expressions, late, donated);
+  return { drafts, outputs, expressions, avals: builder.avals };
 }
 
 /**
@@ -97,6 +103,8 @@ class Builder {
   /** Values under a second name (ops `after`), and the values. */
   readonly seconds = new Map<number, number>();
   readonly expressions = new Expressions();
+  /** Shape and type of every value: the nodes, then parts of wholes. */
+  readonly avals: Aval[];
   readonly #ir: Ir;
   readonly #demanded: ReadonlySet<number>;
   readonly #users: readonly number[];
@@ -113,6 +121,7 @@ class Builder {
 
   constructor(ir: Ir) {
     this.#ir = ir;
+    this.avals = [...ir.nodes];
     this.#demanded = demandedNodes(ir);
     this.#users = countUsers(ir, this.#demanded);
     this.#consumers = consumersOf(ir);
@@ -138,7 +147,7 @@ class Builder {
       case 'source':
         return this.expressions.of(lowering.expr(node.shape, node.attrs, type));
       case 'elementwise':
-        return this.#bounded(node, () => {
+        return this.#bounded(node.inputs, () => {
           const inputs = node.inputs.map((input) => this.#exprs[input]!);
           return this.expressions.of(lowering.expr(inputs, node.attrs, type));
         });
@@ -154,9 +163,11 @@ class Builder {
         this.#keepBeforeRepeating(node);
         return this.#view(node.inputs[0]!, (view) => lowering.view(view, node.attrs, node.shape));
       case 'concat':
-        return this.#bounded(node, () => this.#concat(node, lowering.axis(node.attrs)));
+        return this.#concat(node.inputs, lowering.axis(node.attrs));
+      case 'whole':
+        return this.#whole(node, lowering.axis(node.attrs));
       case 'gather':
-        return this.#bounded(node, () => this.#gather(node, lowering.axis(node.attrs)));
+        return this.#bounded(node.inputs, () => this.#gather(node, lowering.axis(node.attrs)));
       case 'reduce':
         return this.#reduce(node, lowering);
       case 'contract':
@@ -168,19 +179,19 @@ class Builder {
     }
   }
 
-  /** An expression of the node's inputs; the largest inputs get buffers until it is small enough. */
-  #bounded(node: Node, build: () => Expr): Expr {
+  /** An expression of the inputs; the largest of them get buffers until it is small enough. */
+  #bounded(inputs: readonly number[], build: () => Expr): Expr {
     for (;;) {
       const expr = build();
       const buffers = new Set(readsOf(expr).map(({ binding }) => binding));
       if (walk(expr).length <= maxExpressionSize && buffers.size < maxBuffers) return expr;
-      const sizes = node.inputs.map((input) => {
+      const sizes = inputs.map((input) => {
         const own = this.#exprs[input]!;
         return isLoad(own) ? 0 : walk(own).length;
       });
       const largest = sizes.indexOf(Math.max(...sizes));
       if (sizes[largest] === 0) return expr;
-      this.value(node.inputs[largest]!);
+      this.value(inputs[largest]!);
     }
   }
 
@@ -190,17 +201,77 @@ class Builder {
     return moved ?? this.expressions.of(this.#loadOf(input, map));
   }
 
-  /** Part i where its guard holds: places of the output between its start and its end. */
-  #concat(node: Node, axis: number): Expr {
+  #concat(inputs: readonly number[], axis: number): Expr {
+    return this.#bounded(inputs, () => this.#sideBySide(inputs, axis));
+  }
+
+  /**
+   * The buffer that all parts are written into. Each that is computed has a kernel of its own, which its loop or what it
+   * copies can become (parts.ts); others come from one kernel for several.
+   */
+  #whole(node: Node, axis: number): Expr {
+    const { inputs, dtype } = node;
+    if (inputs.length <= maxParts && !inputs.some((input) => this.#isComputed(input))) {
+      return this.#concat(inputs, axis);
+    }
+    const groups: number[][] = [];
+    let open: number[] | null = null;
+    for (const input of inputs) {
+      const apart = this.#isComputed(input);
+      if (open && !apart && open.length < maxParts) open.push(input);
+      else {
+        groups.push([input]);
+        open = apart ? null : groups.at(-1)!;
+      }
+    }
+    const parts = groups.map((group) => {
+      const expr = this.#concat(group, axis);
+      const extent = group.reduce((sum, input) => sum + this.#ir.nodes[input]!.shape[axis]!, 0);
+      const shape = node.shape.with(axis, extent);
+      const label = [...new Set(group.flatMap((input) => this.#names[input]!))].join('+') || 'copy';
+      const part = this.avals.push({ shape, dtype }) - 1;
+      this.drafts.push({
+        kind: 'map',
+        label,
+        bindings: [],
+        shape,
+        outputs: [{ buffer: part, dtype, expr }],
+      });
+      return part;
+    });
+    return this.#start(node, (output) => ({
+      kind: 'whole',
+      label: node.op!.name,
+      bindings: [],
+      shape: node.shape,
+      parts,
+      output,
+    }));
+  }
+
+  /** Whether the node is read from what a kernel computes, element by element. */
+  #isComputed(id: number): boolean {
+    return readsOf(this.#exprs[id]!).some(({ kind, binding, view }) => {
+      const held = this.#ir.nodes[binding]!;
+      const once =
+        numel(held.shape) === numel(view.shape) &&
+        !view.strides.some((stride, axis) => stride === 0 && view.shape[axis] !== 1);
+      return held.op !== null && kind === 'load' && once && view.guards.length === 0;
+    });
+  }
+
+  /** Part i where its guard holds: places between its start and its end. */
+  #sideBySide(inputs: readonly number[], axis: number): Expr {
     let start = 0;
     let joined: Expr | null = null;
-    const type = scalarOf(node.dtype);
-    for (const input of node.inputs) {
-      const { shape } = this.#ir.nodes[input]!;
+    const nodes = inputs.map((input) => this.#ir.nodes[input]!);
+    const length = nodes.reduce((sum, { shape }) => sum + shape[axis]!, 0);
+    const type = scalarOf(nodes[0]!.dtype);
+    for (const { id: input, shape } of nodes) {
       const extent = shape[axis]!;
       if (numel(shape) === 0) continue;
       const before = shape.map((_, i) => (i === axis ? start : 0));
-      const after = shape.map((_, i) => (i === axis ? node.shape[axis]! - start - extent : 0));
+      const after = shape.map((_, i) => (i === axis ? length - start - extent : 0));
       const part = this.#view(input, (view) => padView(view, before, after));
       const { guards } = padView(contiguousView(shape), before, after);
       const condition: Expr = { kind: 'inside', type: 'bool', guards };

@@ -8,7 +8,7 @@ import type { Graph } from '../device.ts';
 import type { DType } from '../dtype.ts';
 import { formatShape, formatShapes } from '../errors.ts';
 import type { Op } from '../op.ts';
-import { type Shape, sameShape } from '../shape.ts';
+import { numel, type Shape, sameShape } from '../shape.ts';
 import { placeholder, Tensor } from '../tensor.ts';
 
 /** A value of the graph. Leaves (input i) have no op. */
@@ -119,17 +119,17 @@ export function readGraph(graph: Graph): Ir {
   }
   const known = new Map<string, number>();
   for (const { tensor, op, attrs, inputs: operands } of applicationsOf(graph)) {
-    let inputs: readonly number[] = operands.map((input) => ids.get(input)!);
+    const inputs: readonly number[] = operands.map((input) => ids.get(input)!);
     const key = `${opId(op)} ${inputs.join(',')} ${attrsKey(attrs)}`;
     let id = known.get(key);
     if (id === undefined) {
-      if (op.lower.kind === 'concat') {
-        inputs = joinParts(nodes, { op, attrs, dtype: tensor.dtype }, op.lower.axis(attrs), inputs);
-      }
+      const { shape, dtype } = tensor;
       id =
         op.lower.kind === 'after'
           ? addAfter(nodes, op, inputs[0]!)
-          : addNode(nodes, { shape: tensor.shape, dtype: tensor.dtype, op, attrs, inputs });
+          : op.lower.kind === 'concat'
+            ? addConcat(nodes, { shape, dtype, op, attrs, inputs }, op.lower.axis)
+            : addNode(nodes, { shape, dtype, op, attrs, inputs });
       known.set(key, id);
     }
     ids.set(tensor, id);
@@ -168,8 +168,38 @@ function checkDonations(graph: Graph): void {
   }
 }
 
-/** Parts that one concatenation joins: each is a buffer of its own, and kernels bind eight. */
-const maxParts = 6;
+/** Parts that one kernel joins: each is a buffer of its own, and kernels bind eight. */
+export const maxParts = 6;
+
+/** A concatenation: a whole where its inputs lie one after the other, except those that start in the middle of a quad. */
+function addConcat(nodes: Node[], concat: Omit<Node, 'id'>, axisOf: (attrs: unknown) => number): number {
+  const { shape, dtype, op, attrs } = concat;
+  const axis = axisOf(attrs);
+  const add = (inputs: readonly number[]): number => {
+    const extent = inputs.reduce((sum, input) => sum + nodes[input]!.shape[axis]!, 0);
+    const joined = joinParts(nodes, { op, attrs, dtype }, axis, inputs);
+    return addNode(nodes, { ...concat, shape: shape.with(axis, extent), inputs: joined });
+  };
+  const isOneAfterTheOther = numel(shape.slice(0, axis)) === 1;
+  const sections = isOneAfterTheOther ? sectionsOf(nodes, concat.inputs) : [];
+  if (sections.length < 2) return add(concat.inputs);
+  const inputs = sections.map((section) => (section.length === 1 ? section[0]! : add(section)));
+  return addNode(nodes, { ...concat, op: { ...op!, lower: { kind: 'whole', axis: axisOf } }, inputs });
+}
+
+/** The inputs that have elements, cut wherever a multiple of 4 elements lies before. */
+function sectionsOf(nodes: readonly Node[], inputs: readonly number[]): number[][] {
+  const sections: number[][] = [];
+  let start = 0;
+  for (const input of inputs) {
+    const length = numel(nodes[input]!.shape);
+    if (length === 0) continue;
+    if (start % 4 === 0) sections.push([input]);
+    else sections.at(-1)!.push(input);
+    start += length;
+  }
+  return sections;
+}
 
 /** The inputs of a concatenation, neighbours joined by nodes of their own until there are few enough. */
 function joinParts(

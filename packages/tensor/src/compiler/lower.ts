@@ -3,6 +3,7 @@
  *
  *   readGraph      equal nodes once, dead ones not at all                                   ir.ts
  *   fuse           nodes become expressions, expressions kernels                            fuse.ts
+ *     writeParts   parts of a concatenation written by those who compute them                 parts.ts
  *   placeOutputs   buffers of outputs, donated storages                                     place.ts
  *   schedule       the order of kernels                                                     schedule.ts
  *   planMemory     arena slots of temporaries                                               memory.ts
@@ -15,6 +16,7 @@ import { finish, type Placed } from './finish.ts';
 import { fuse } from './fuse.ts';
 import { readGraph } from './ir.ts';
 import { planMemory } from './memory.ts';
+import { partsOf } from './parts.ts';
 import { placeOutputs } from './place.ts';
 import { schedule } from './schedule.ts';
 
@@ -25,7 +27,7 @@ import { schedule } from './schedule.ts';
 export function lower(graph: Graph): Plan {
   const ir = readGraph(graph);
   const fusion = fuse(ir);
-  const placement = placeOutputs(ir, fusion.drafts, fusion.outputs, fusion.expressions);
+  const placement = placeOutputs(ir, fusion);
   const drafts = schedule(placement);
   const { outputs, avals } = placement;
   const arena = planMemory(drafts, avals, new Set(outputs));
@@ -43,5 +45,5 @@ export function lower(graph: Graph): Plan {
       ([value, slot]): Placed => ({ value, buffer: { ...stored(value), role: 'temporary', slot } }),
     ),
   ];
-  return finish(drafts, placed, arena.slots, { inputs, outputs });
+  return finish(drafts, placed, arena.slots, { inputs, outputs }, partsOf(drafts, avals));
 }

@@ -12,6 +12,7 @@
 import type { Aval } from '../op.ts';
 import { numel } from '../shape.ts';
 import { type Draft, storedBytes, valuesRead, writesOf } from './drafts.ts';
+import { partsOf } from './parts.ts';
 import { readsOnlyWhatItWrites } from './place.ts';
 
 interface Resident {
@@ -61,16 +62,21 @@ function findResidents(
     for (const value of valuesRead(draft)) lastRead.set(value, time);
   });
   const residents = new Map<number, Resident>();
+  const parts = partsOf(drafts, avals);
   drafts.forEach((draft, time) => {
     const dying = valuesRead(draft).filter((value) => residents.has(value) && lastRead.get(value) === time);
     const reusable = dying.filter((value) => readsOnlyWhatItWrites(draft, value, numel(avals[value]!.shape)));
-    for (const value of writesOf(draft)) {
-      if (kept.has(value)) continue;
+    for (const written of writesOf(draft)) {
+      const part = parts.get(written);
+      const value = part?.whole ?? written; // resident from the first part on
+      if (kept.has(value) || residents.has(value)) continue;
       const { dtype, shape } = avals[value]!;
       const death = lastRead.get(value) ?? time;
-      const same = reusable.findIndex(
-        (from) => avals[from]!.dtype === dtype && numel(avals[from]!.shape) === numel(shape),
-      );
+      const same = part
+        ? -1
+        : reusable.findIndex(
+            (from) => avals[from]!.dtype === dtype && numel(avals[from]!.shape) === numel(shape),
+          );
       if (same < 0) {
         residents.set(value, { bytes: storedBytes(dtype, numel(shape)), birth: time, death, slot: -1 });
         continue;

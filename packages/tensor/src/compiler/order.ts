@@ -122,6 +122,7 @@ function rereading(
     const indices = indicesOf(view, before);
     return indices && { ...substitute(now, view.shape, indices), guards: view.guards };
   };
+  if (draft.kind === 'whole') return null;
   if (draft.kind === 'scatter' && (draft.index.binding === value || draft.values.binding === value))
     return null;
   const loads = readsOf(...expressionsOf(draft)).filter(({ binding }) => binding === value);

@@ -10,7 +10,8 @@ import type { Aval } from '../op.ts';
 import { scalarOf } from '../ops/elementwise.ts';
 import { numel } from '../shape.ts';
 import { copyDraft, type Draft, expressionsOf, shapeOf, valuesRead, writesOf } from './drafts.ts';
-import { type Expressions, isWhole, readsOf } from './expression.ts';
+import { isWhole, readsOf } from './expression.ts';
+import type { Fusion } from './fuse.ts';
 import type { Ir } from './ir.ts';
 
 export interface Placement {
@@ -26,11 +27,9 @@ export interface Placement {
 /** The copies that outputs and donations need, and the order that donations force. */
 export function placeOutputs(
   ir: Ir,
-  drafts: readonly Draft[],
-  values: readonly number[],
-  expressions: Expressions,
+  { drafts, outputs: values, expressions, avals: known }: Fusion,
 ): Placement {
-  const avals: Aval[] = [...ir.nodes];
+  const avals = [...known];
   const order = new Order(drafts, avals);
   const fresh = (like: number): number => avals.push(avals[like]!) - 1;
   const copy = (value: number): number => {
@@ -81,6 +80,7 @@ class Order {
   canOverwrite(output: number, input: number): boolean {
     const writer = this.#writers.get(output);
     if (writer === undefined) return true; // no elements
+    if (this.drafts[writer]!.kind === 'whole') return false;
     const length = numel(this.#avals[input]!.shape);
     const inPlace = readsOnlyWhatItWrites(this.drafts[writer]!, input, length);
     return inPlace && !this.#leadsTo(writer, this.#others(writer, input));

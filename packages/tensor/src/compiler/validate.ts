@@ -6,12 +6,14 @@ import { expressionsOf, lengthsOf, maxBuffers, outputsOf, shapeOf, storedBytes }
 import { isUniformAlong, readsOf, walk } from './expression.ts';
 
 /**
- * Checks that each buffer is written once and before it is read, that no storage is overwritten while somebody still
- * needs what it holds, and that kernels keep to the limits of every backend.
+ * Checks that each element of a buffer is written once and before it is read, that no storage is overwritten while
+ * somebody still needs what it holds, and that kernels keep to the limits of every backend.
  * @throws Error naming the kernel and what is wrong
  */
 export function validatePlan(plan: Plan): void {
   const written = new Set<number>();
+  /** Ranges that have been written of buffers that kernels write apart. */
+  const ranges = new Map<number, (readonly [number, number])[]>();
   /** Which buffer's values each storage holds now. */
   const holds = new Map<string, number>();
   const hold = (buffer: number): void => {
@@ -39,15 +41,21 @@ export function validatePlan(plan: Plan): void {
       if (plan.buffers[buffer]!.dtype !== dtype) fail(`takes buffer ${buffer} for ${dtype}`);
     }
     const lengths = lengthsOf(kernel);
-    for (const [i, { buffer, dtype }] of outputsOf(kernel).entries()) {
+    for (const [i, { buffer, dtype, offset = 0 }] of outputsOf(kernel).entries()) {
       const target = plan.buffers[buffer]!;
-      if (target.role === 'input' || written.has(buffer)) fail(`writes buffer ${buffer} again`);
+      const before = ranges.get(buffer) ?? [];
+      const end = offset + lengths[i]!;
+      const isApart = before.every(([from, to]) => to <= offset || end <= from);
+      if (target.role === 'input' || written.has(buffer) || !isApart) fail(`writes buffer ${buffer} again`);
       if (target.dtype !== dtype) fail(`writes ${dtype} to buffer ${buffer}`);
-      if (target.length !== lengths[i]) fail(`writes ${lengths[i]} elements to buffer ${buffer}`);
-      checkInPlace(plan, kernel, target, fail);
+      const isQuads = offset % 4 === 0 && (end % 4 === 0 || end === target.length);
+      if (end > target.length || !isQuads) fail(`writes [${offset}, ${end}) to buffer ${buffer}`);
+      checkInPlace(plan, kernel, target, lengths[i]!, fail);
+      ranges.set(buffer, [...before, [offset, end]]);
     }
     for (const { buffer } of outputsOf(kernel)) {
-      written.add(buffer);
+      const done = ranges.get(buffer)!.reduce((sum, [from, to]) => sum + to - from, 0);
+      if (done === plan.buffers[buffer]!.length) written.add(buffer);
       hold(buffer);
     }
     if (new Set(kernel.bindings.map(({ buffer }) => buffer)).size < kernel.bindings.length)
@@ -88,6 +96,7 @@ function checkInPlace(
   plan: Plan,
   kernel: Kernel,
   target: PlanBuffer,
+  length: number,
   fail: (problem: string) => never,
 ): void {
   kernel.bindings.forEach(({ buffer }, binding) => {
@@ -95,7 +104,7 @@ function checkInPlace(
     if (kernel.kind !== 'map' && kernel.kind !== 'rows') fail(`reads buffer ${buffer} where it writes`);
     const reads = readsOf(...expressionsOf(kernel)).filter((read) => read.binding === binding);
     const inPlace = reads.every((read) => read.kind === 'load' && isContiguous(read.view));
-    if (!inPlace || plan.buffers[buffer]!.length !== target.length)
+    if (!inPlace || plan.buffers[buffer]!.length !== length || target.length !== length)
       fail(`reads other places of buffer ${buffer}`);
   });
 }

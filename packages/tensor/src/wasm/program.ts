@@ -1,6 +1,7 @@
 /** Programs of the wasm device: a plan's kernels in one module, and the tape that runs them. */
 import { formulasOf } from '../compiler/formulas.ts';
 import type { Program, Storage } from '../device.ts';
+import { bytesPerElement } from '../dtype.ts';
 import { DisposedError } from '../errors.ts';
 import type { Kernel, Plan, PlanBuffer } from '../kernel.ts';
 import type { CompiledPlan } from './compile.ts';
@@ -24,17 +25,19 @@ function placeOf(buffer: PlanBuffer): string {
 
 /** Before which kernels threads must meet: those that touch what was written, or write what was read, since they met. */
 export function barriers(plan: Plan, kernels: readonly Kernel[]): boolean[] {
-  let [read, written] = [new Set<string>(), new Set<string>()];
+  let [read, written] = [new Set<string>(), new Map<string, number>()];
   const places = (list: readonly { readonly buffer: number }[]) =>
     list.map(({ buffer }) => placeOf(plan.buffers[buffer]!));
   return kernels.map((kernel) => {
-    const [reads, writes] = [places(kernel.bindings), places(outputsOf(kernel))];
+    const reads = places(kernel.bindings);
+    const writes = outputsOf(kernel).map(({ buffer }) => [placeOf(plan.buffers[buffer]!), buffer] as const);
+    // Kernels that write one buffer write ranges apart.
     const wait =
       reads.some((place) => written.has(place)) ||
-      writes.some((place) => written.has(place) || read.has(place));
-    if (wait) [read, written] = [new Set(), new Set()];
+      writes.some(([place, buffer]) => (written.get(place) ?? buffer) !== buffer || read.has(place));
+    if (wait) [read, written] = [new Set(), new Map()];
     for (const place of reads) read.add(place);
-    for (const place of writes) written.add(place);
+    for (const [place, buffer] of writes) written.set(place, buffer);
     return wait;
   });
 }
@@ -58,8 +61,12 @@ export class WasmProgram implements Program {
   private readonly tape: Range;
   /** One such range for each thread, one after the other. */
   private readonly scratch: Range;
-  /** Addresses of argument words, and the plan buffer whose address each one holds. */
-  private readonly pointers: readonly { readonly at: number; readonly buffer: number }[];
+  /** Addresses of argument words, and the plan buffer that each one points into. */
+  private readonly pointers: readonly {
+    readonly at: number;
+    readonly buffer: number;
+    readonly offsetBytes: number;
+  }[];
   /** Whether any kernel has work for a second thread. */
   private readonly parallel: boolean;
   private disposed = false;
@@ -91,10 +98,14 @@ export class WasmProgram implements Program {
     const bytes = 4 * recordWords * phases.length;
     this.tape = { start: blocks.allocate(bytes), bytes };
     const buffers = kernels.map(({ kernel }) =>
-      [...kernel.bindings, ...outputsOf(kernel)].map(({ buffer }) => buffer),
+      [...kernel.bindings.map((binding) => ({ ...binding, offset: 0 })), ...outputsOf(kernel)].map(
+        ({ buffer, dtype, offset = 0 }) => ({ buffer, offsetBytes: offset * bytesPerElement(dtype) }),
+      ),
     );
     const args = buffers.map((list) => blocks.allocate(4 * (list.length + 1)));
-    this.pointers = buffers.flatMap((list, k) => list.map((buffer, i) => ({ at: args[k]! + 4 * i, buffer })));
+    this.pointers = buffers.flatMap((list, k) =>
+      list.map((place, i) => ({ at: args[k]! + 4 * i, ...place })),
+    );
     const waits = barriers(
       plan,
       kernels.map(({ kernel }) => kernel),
@@ -126,7 +137,9 @@ export class WasmProgram implements Program {
       }
     };
     const addresses = plan.buffers.map(addressOf);
-    for (const { at, buffer } of this.pointers) words[at >>> 2] = addresses[buffer]!;
+    for (const { at, buffer, offsetBytes } of this.pointers) {
+      words[at >>> 2] = addresses[buffer]! + offsetBytes;
+    }
     // No chunk of any kernel is taken yet.
     const start = this.tape.start >>> 2;
     for (let at = 0; at < this.tape.bytes / 4; at += recordWords) words[start + at + 3] = 0;

@@ -1,6 +1,6 @@
 /** What kernels are generated into: a module of functions, and constant tables in the memory that they read. */
 import type { DType } from '../dtype.ts';
-import type { Kernel } from '../kernel.ts';
+import type { Kernel, Output } from '../kernel.ts';
 import { type Code, FunctionBuilder, type Local, type ModuleBuilder } from './assembler.ts';
 import type { Pointer } from './expressions.ts';
 import { type Context, openContext } from './lanes.ts';
@@ -44,7 +44,7 @@ export interface KernelFunction {
 }
 
 /** The outputs of a kernel, each with its buffer. */
-export function outputsOf(kernel: Kernel): readonly { readonly buffer: number; readonly dtype: DType }[] {
+export function outputsOf(kernel: Kernel): readonly Output[] {
   return 'outputs' in kernel ? kernel.outputs : [kernel.output];
 }
 

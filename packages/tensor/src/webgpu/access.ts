@@ -1,5 +1,6 @@
 /** WGSL for reading and writing elements of bindings: storage types to registers and back. */
 import type { DType } from '../dtype.ts';
+import type { OutputAccess } from './bindings.ts';
 import { type Binding, type Module, registerType, scalarOf } from './module.ts';
 
 /** Zero of the dtype's register type. */
@@ -31,42 +32,45 @@ function fromStorage(binding: Binding, dtype: DType, cell: string, wide: boolean
   return dtype === 'f16' ? `${type}(${cell})` : cell;
 }
 
-/** A statement that writes one element. Halves packed in pairs cannot be written so (see `storePair`). */
+/** A statement that writes element `at` of an output. Halves packed in pairs cannot be written so (see `storePair`). */
 export function storeOne(
   module: Module,
-  binding: Binding,
-  dtype: DType,
-  address: string,
+  { binding, dtype, offset }: OutputAccess,
+  at: string,
   value: string,
 ): string {
   requireDeclared(binding, false);
   if (dtype === 'f16' && !module.capabilities.f16) throw new Error('internal: a packed half stored alone');
-  return module.assign(binding, address, toStorage(binding, dtype, value, false));
+  return module.assign(binding, from(offset, at), toStorage(binding, dtype, value, false));
 }
 
 /** A statement that writes elements 2i and 2i + 1 of halves packed in pairs. */
 export function storePair(
   module: Module,
-  binding: Binding,
+  { binding, offset }: OutputAccess,
   pair: string,
   first: string,
   second: string,
 ): string {
-  return module.assign(binding, pair, `pack2x16float(vec2f(${first}, ${second}))`);
+  return module.assign(binding, from(offset / 2, pair), `pack2x16float(vec2f(${first}, ${second}))`);
 }
 
-/** A statement that writes four elements from an address that is a multiple of 4. */
+/** A statement that writes four elements of an output, from element `at`, a multiple of 4. */
 export function storeQuad(
   module: Module,
-  binding: Binding,
-  dtype: DType,
-  address: string,
+  { binding, dtype, offset }: OutputAccess,
+  at: string,
   value: string,
 ): string {
   requireDeclared(binding, true);
   const packed = dtype === 'f16' && !module.capabilities.f16;
   const stored = packed ? `${module.call('packHalves')}(${value})` : toStorage(binding, dtype, value, true);
-  return module.assign(binding, `u32(${address}) >> 2u`, stored);
+  return module.assign(binding, from(offset / 4, `u32(${at}) >> 2u`), stored);
+}
+
+/** A place counted from where an output begins in its buffer. */
+function from(start: number, place: string): string {
+  return start === 0 ? place : `${start}u + (${place})`;
 }
 
 function toStorage(binding: Binding, dtype: DType, value: string, wide: boolean): string {

@@ -14,7 +14,7 @@ import type { AttendKernel, AttendOperands } from '../kernel.ts';
 import { numel } from '../shape.ts';
 import { storeOne, storeQuad } from './access.ts';
 import { sharingTeam, subgroupTeam, type Team } from './attendTeams.ts';
-import { type Access, type Buffers, KernelBindings } from './bindings.ts';
+import { type Buffers, KernelBindings, type OutputAccess } from './bindings.ts';
 import type { Capabilities } from './capabilities.ts';
 import { COMPONENTS } from './contract.ts';
 import { type Launch, launch, loopStart, spaces } from './launch.ts';
@@ -32,7 +32,7 @@ export interface Gathered {
   readonly rows: Operand;
   readonly columns: number;
   readonly factor: number;
-  readonly access: Access;
+  readonly access: OutputAccess;
 }
 
 /** An attention kernel as a team sees it. */
@@ -328,24 +328,17 @@ class Writer {
 
   #store(block: Statements, { sums, columns, access }: Gathered, r: number, factor: string): void {
     const team = this.#team;
-    const { binding, dtype } = access;
     const start = `(${team.slice} * ${this.#attending.held}u + ${team.row} + ${r}u) * ${columns}u`;
     for (let c = 0; c < team.groups(columns); c += 1) {
       const column = block.let('u32', `${c * team.width}u + ${team.place} * 4u`);
       const value = `(${sums}${r}_${c} * ${factor})`;
-      if (binding.quads) {
-        const store = storeQuad(this.#module, binding, dtype, `${start} + ${column}`, value);
+      if (access.binding.quads) {
+        const store = storeQuad(this.#module, access, `${start} + ${column}`, value);
         block.line(`if (${column} < ${columns}u) { ${store} }`);
         continue;
       }
       COMPONENTS.forEach((component, i) => {
-        const store = storeOne(
-          this.#module,
-          binding,
-          dtype,
-          `${start} + ${column} + ${i}u`,
-          `${value}.${component}`,
-        );
+        const store = storeOne(this.#module, access, `${start} + ${column} + ${i}u`, `${value}.${component}`);
         block.line(`if (${column} + ${i}u < ${columns}u) { ${store} }`);
       });
     }
@@ -354,10 +347,10 @@ class Writer {
   #storeLogSum(block: Statements, r: number, total: string): void {
     const output = this.#kernel.outputs.find(({ result }) => result === 'logSum');
     if (output === undefined) return;
-    const { binding, dtype } = this.#bindings.output(output);
+    const access = this.#bindings.output(output);
     const team = this.#team;
     const address = `${team.slice} * ${this.#attending.held}u + ${team.row} + ${r}u`;
     const value = `select(m${r} + log(${total}), ${this.#module.call('infinity')}(), ${total} == 0.0)`;
-    block.line(`if (${team.place} == 0u) { ${storeOne(this.#module, binding, dtype, address, value)} }`);
+    block.line(`if (${team.place} == 0u) { ${storeOne(this.#module, access, address, value)} }`);
   }
 }

@@ -18,6 +18,11 @@ export interface Access {
   readonly dtype: DType;
 }
 
+export interface OutputAccess extends Access {
+  /** Element of the buffer where the output begins, a multiple of 4. */
+  readonly offset: number;
+}
+
 /** Indices of the bindings that a kernel reads; a kernel that was split keeps the others, too. */
 function bindingsRead(kernel: Kernel): Set<number> {
   switch (kernel.kind) {
@@ -40,7 +45,7 @@ function bindingsRead(kernel: Kernel): Set<number> {
 
 export class KernelBindings {
   readonly #accesses: ReadonlyMap<number, Access>;
-  readonly #outputs: ReadonlyMap<Output, Access>;
+  readonly #outputs: ReadonlyMap<Output, OutputAccess>;
 
   /** Binds everything that the kernel reads and writes to the module. */
   constructor(module: Module, buffers: Buffers, kernel: Kernel, outputs: readonly Output[]) {
@@ -54,7 +59,12 @@ export class KernelBindings {
         return [index, bind(buffer, dtype, false)];
       }),
     );
-    this.#outputs = new Map(outputs.map((output) => [output, bind(output.buffer, output.dtype, true)]));
+    this.#outputs = new Map(
+      outputs.map((output) => {
+        const { buffer, dtype, offset = 0 } = output;
+        return [output, { ...bind(buffer, dtype, true), offset }];
+      }),
+    );
   }
 
   /** The kernel's i-th binding. */
@@ -62,7 +72,7 @@ export class KernelBindings {
     return this.#accesses.get(index)!;
   }
 
-  output(output: Output): Access {
+  output(output: Output): OutputAccess {
     return this.#outputs.get(output)!;
   }
 

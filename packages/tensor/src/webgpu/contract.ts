@@ -208,21 +208,21 @@ function storeColumns(
   const quad = folded.wide ? named.at(-1)! : null;
   const emitter = new Emitter(module, bindings, new Point([block], named, quad), [folded]);
   const value = emitter.value(kernel.output.expr);
-  const { binding, dtype } = bindings.output(kernel.output);
+  const access = bindings.output(kernel.output);
   const address = (c: string) =>
     swapped
       ? `(${slice} * ${columns}u + ${c}) * ${rows}u + ${row}`
       : `(${slice} * ${rows}u + ${row}) * ${columns}u + ${c}`;
   if (!folded.wide) {
-    block.line(storeOne(module, binding, dtype, address(column), value.name));
+    block.line(storeOne(module, access, address(column), value.name));
     return;
   }
   const wide = emitter.wide(value);
-  if (binding.quads) {
-    block.line(storeQuad(module, binding, dtype, address(column), wide));
+  if (access.binding.quads) {
+    block.line(storeQuad(module, access, address(column), wide));
     return;
   }
   COMPONENTS.forEach((c, j) => {
-    block.line(storeOne(module, binding, dtype, address(`(${column} + ${j}u)`), `${wide}.${c}`));
+    block.line(storeOne(module, access, address(`(${column} + ${j}u)`), `${wide}.${c}`));
   });
 }

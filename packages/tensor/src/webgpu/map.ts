@@ -109,14 +109,14 @@ function storeFour(
   block: Statements,
   value: string,
 ): void {
-  const { binding, dtype } = bindings.output(output);
-  if (binding.quads) {
-    block.line(storeQuad(module, binding, dtype, 'quad * 4u', value));
+  const access = bindings.output(output);
+  if (access.binding.quads) {
+    block.line(storeQuad(module, access, 'quad * 4u', value));
     return;
   }
   const length = numel(kernel.shape);
   ['x', 'y', 'z', 'w'].forEach((component, j) => {
-    const store = storeOne(module, binding, dtype, `quad * 4u + ${j}u`, `${value}.${component}`);
+    const store = storeOne(module, access, `quad * 4u + ${j}u`, `${value}.${component}`);
     block.line(length % 4 === 0 ? store : `if (quad * 4u + ${j}u < ${length}u) { ${store} }`);
   });
 }
@@ -130,8 +130,8 @@ function emitSingles(parts: Parts): Launch {
   body.line(`if (position >= ${length}u) { return; }`);
   const values = valuesAt(parts, body, 'position');
   kernel.outputs.forEach((output, i) => {
-    const { binding, dtype } = bindings.output(output);
-    body.line(storeOne(module, binding, dtype, 'position', values[i]!.name));
+    const access = bindings.output(output);
+    body.line(storeOne(module, access, 'position', values[i]!.name));
   });
   return finish(parts, length, body, size);
 }
@@ -151,14 +151,14 @@ function emitPairs(parts: Parts): Launch {
     valuesAt(parts, body, second),
   ] as const;
   kernel.outputs.forEach((output, i) => {
-    const { binding, dtype } = bindings.output(output);
+    const access = bindings.output(output);
     const [a, b] = [values[0][i]!.name, values[1][i]!.name];
-    if (dtype === 'f16') {
-      body.line(storePair(module, binding, 'pair', a, b));
+    if (access.dtype === 'f16') {
+      body.line(storePair(module, access, 'pair', a, b));
       return;
     }
-    body.line(storeOne(module, binding, dtype, 'pair * 2u', a));
-    body.line(storeOne(module, binding, dtype, second, b));
+    body.line(storeOne(module, access, 'pair * 2u', a));
+    body.line(storeOne(module, access, second, b));
   });
   return finish(parts, pairs, body, size);
 }

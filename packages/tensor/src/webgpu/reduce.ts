@@ -171,18 +171,18 @@ function emitStore(
   const folded = fold.value(tail, quads === 'outer');
   const emitter = new Emitter(module, bindings, point, [folded]);
   const value = emitter.value(kernel.output.expr);
-  const { binding, dtype } = bindings.output(kernel.output);
+  const access = bindings.output(kernel.output);
   if (quads !== 'outer') {
-    tail.line(storeOne(module, binding, dtype, position, value.name));
+    tail.line(storeOne(module, access, position, value.name));
     return;
   }
   const wide = emitter.wide(value);
-  if (binding.quads) {
-    tail.line(storeQuad(module, binding, dtype, `${position} * 4u`, wide));
+  if (access.binding.quads) {
+    tail.line(storeQuad(module, access, `${position} * 4u`, wide));
     return;
   }
   ['x', 'y', 'z', 'w'].forEach((component, j) => {
-    tail.line(storeOne(module, binding, dtype, `${position} * 4u + ${j}u`, `${wide}.${component}`));
+    tail.line(storeOne(module, access, `${position} * 4u + ${j}u`, `${wide}.${component}`));
   });
 }
 

@@ -84,7 +84,7 @@ function packLast(kernels: Kernel[], places: Scratch, { f16 }: Capabilities): Ke
   if (f16 || 'outputs' in last || last.output.dtype !== 'f16') return kernels;
   const shape = outputShape(last);
   const buffer = places.scratch('f32', numel(shape));
-  const unpacked = { ...last, output: { ...last.output, buffer, dtype: 'f32' as const } };
+  const unpacked = { ...last, output: { ...last.output, buffer, offset: 0, dtype: 'f32' as const } };
   return [...kernels.slice(0, -1), unpacked, copyOf(last.label, buffer, 'f32', shape, last.output)];
 }
 

@@ -87,8 +87,8 @@ export function emitRows(kernel: RowsKernel, buffers: Buffers, capabilities: Cap
   const emitter = new Emitter(module, bindings, new Point([own], named), folded);
   const values = ofRows.map(({ expr }) => emitter.value(expr).name);
   ofRows.forEach((output, i) => {
-    const { binding, dtype } = bindings.output(output);
-    own.line(storeOne(module, binding, dtype, 'row', values[i]!));
+    const access = bindings.output(output);
+    own.line(storeOne(module, access, 'row', values[i]!));
   });
   if (ofRows.length > 0) stores.nest('if (first == 0u)', own);
   body.nest(lanes === 1 ? '' : `if (wanted < ${rows}u)`, stores);
@@ -273,13 +273,13 @@ function emitElements(
   });
   const start = stores.let('u32', `row * ${numel(kernel.reduced)}u`);
   elements.forEach((output, i) => {
-    const { binding, dtype } = bindings.output(output);
+    const access = bindings.output(output);
     const value = values[i]!;
-    if (!wide) inner.line(storeOne(module, binding, dtype, `${start} + term`, value));
-    else if (binding.quads) inner.line(storeQuad(module, binding, dtype, `${start} + term * 4u`, value));
+    if (!wide) inner.line(storeOne(module, access, `${start} + term`, value));
+    else if (access.binding.quads) inner.line(storeQuad(module, access, `${start} + term * 4u`, value));
     else {
       ['x', 'y', 'z', 'w'].forEach((component, j) => {
-        inner.line(storeOne(module, binding, dtype, `${start} + term * 4u + ${j}u`, `${value}.${component}`));
+        inner.line(storeOne(module, access, `${start} + term * 4u + ${j}u`, `${value}.${component}`));
       });
     }
   });

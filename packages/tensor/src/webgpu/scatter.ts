@@ -30,7 +30,7 @@ export function emitScatter(kernel: ScatterKernel, buffers: Buffers, capabilitie
   const source = loop.let('u32', `(${o} * ${count}u + j) * ${inner}u + ${d}`);
   const before = loadOne(module, output.binding, output.dtype, target);
   const added = loadOne(module, values.binding, values.dtype, source);
-  const sum = storeOne(module, output.binding, output.dtype, target, `${before} + ${added}`);
+  const sum = storeOne(module, output, target, `${before} + ${added}`);
   loop.line(`if (${Point.within(i, extent)}) { ${sum} }`);
   body.nest(`for (var j = 0u; j < ${count}u; j += 1u)`, loop);
   return launch(module, {
