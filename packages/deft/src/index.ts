@@ -29,6 +29,7 @@ export { type BlockStrengths, setBlockStrengths, styleAndLayout, styleOnly } fro
 export { crossAttentionKeysAndValues, mergeConcepts } from './customDiffusion.ts';
 export { symmetricEigen } from './decompositions/symmetricEigen.ts';
 export { diagnose, type LayerDiagnostics } from './diagnostics.ts';
+export { baseHash, joinedHash, weightHash } from './files/baseHash.ts';
 export {
   readCustomDiffusion,
   readLearnedEmbeds,
@@ -36,14 +37,42 @@ export {
   writeLearnedEmbeds,
 } from './files/learnedWeights.ts';
 export {
+  dependsOnBase,
+  type LoadLoraOptions,
+  type LoraStyle,
+  loadLora,
+  type ReadLoraOptions,
+  readLora,
+  type WriteLoraOptions,
+  type WrittenLora,
+  writeLora,
+  writeLoraLayers,
+  writtenLora,
+} from './files/lora.ts';
+export { type OfficialFiles, type ReadOfficialOptions, readOfficial } from './files/official.ts';
+export {
   type LoadPeftOptions,
   loadPeft,
   type PeftFiles,
+  type ReadPeftOptions,
+  readPeft,
   type WritePeftOptions,
   writePeft,
+  writePeftLayers,
 } from './files/peft.ts';
 export { type BaseModel, type PeftConfig, readPeftConfig } from './files/peftConfig.ts';
 export { loadSpectralShifts, writeSpectralShifts } from './files/spectralShifts.ts';
+export {
+  changeOf,
+  expectBase,
+  type LayerShapes,
+  layerShapes,
+  type MountOptions,
+  mountStored,
+  type Parts,
+  type StoredAdapter,
+  type StoredLayer,
+} from './files/storedAdapter.ts';
 export {
   type ConceptAngles,
   conceptAngles,

@@ -13,7 +13,7 @@ import {
 } from '@deftjs/tensor';
 import { type AdaptedRow, expectFree, expectUngrouped, mount, onHost } from '../adapt.ts';
 import { AdapterGroup, type AdapterRequest, LayerAdapter } from '../adapter.ts';
-import type { Theta } from '../parametrization.ts';
+import type { Theta, WeightChange } from '../parametrization.ts';
 import type { Method } from '../parametrizations/index.ts';
 import { adaptableLayers, nearestNames } from '../targets.ts';
 import { baseHash } from './baseHash.ts';
@@ -55,6 +55,17 @@ export interface MountOptions {
   /** Take an adapter that says that it was made for another base; default false. */
   readonly anyBase?: boolean;
   readonly device?: Device;
+}
+
+/** The change that the layer's adapter makes of the weight W0. */
+export async function changeOf(
+  { method, theta }: Pick<StoredLayer, 'method' | 'theta'>,
+  W0: Tensor,
+  device?: Device,
+): Promise<{ readonly theta: Theta; readonly change: WeightChange }> {
+  const values = theta(W0);
+  const fixed = (await method.fixed?.(W0, device)) ?? {};
+  return { theta: values, change: method.changes([{ ...values, ...fixed }])[0]! };
 }
 
 /** The shapes of the weights of a model's Linear and Conv2d layers. */
