@@ -129,7 +129,7 @@ describe('the autoencoder in tiles', () => {
       most(() => decodeInTiles(vae, latents(side), { tileSize: 8 * factor, device }));
     const [once, small, large] = [await most(() => decode(latents(24))), await tiled(8), await tiled(24)];
     expect(large).toBeLessThan(1.5 * small); // tiles at the border have shapes of their own
-    expect(large).toBeLessThan(once / 4); // a ninth of the pixels, and attention among them
+    expect(large).toBeLessThan(once / 2); // a ninth of the pixels, and what packing takes at any size
     decode.dispose();
   });
 
