@@ -1,18 +1,16 @@
 /** Every method through the trainer, in one process, on a base too small to draw anything. */
 import fs from 'node:fs';
 import os from 'node:os';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { setDevice } from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
-import { type Method, methods, type Picture, readPretrainConfig, readTrainConfig } from '@deftjs/trainer';
+import { type Method, methods, type Picture } from '@deftjs/trainer';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { drawPrompts } from '../../packages/trainer/src/base/draw.ts';
-import { saveBase } from '../../packages/trainer/src/base/folder.ts';
 import { openModel } from '../../packages/trainer/src/base/open.ts';
 import { planRun } from '../../packages/trainer/src/commands/jobRun.ts';
-import { newModel } from '../../packages/trainer/src/pretrain/pretrain.ts';
 import { train } from '../../packages/trainer/src/train/train.ts';
+import { saveTinyBase, tinyConfig } from './tinyBase.ts';
 
 const root = fs.mkdtempSync(join(os.tmpdir(), 'deft-methods-'));
 const base = join(root, 'base');
@@ -20,43 +18,19 @@ const base = join(root, 'base');
 beforeAll(async () => {
   vi.spyOn(console, 'error').mockImplementation(() => {});
   setDevice((await openDevice('wasm')).device);
-  const tiny = fileURLToPath(new URL('../e2e/tiny.yaml', import.meta.url));
-  const write = (name: string, data: Uint8Array | string): void => {
-    fs.mkdirSync(dirname(join(base, name)), { recursive: true });
-    fs.writeFileSync(join(base, name), data);
-  };
-  await saveBase(write, newModel(readPretrainConfig(tiny)));
+  await saveTinyBase(base);
 });
 afterAll(() => {
   vi.restoreAllMocks();
   fs.rmSync(root, { recursive: true });
 });
 
-/** The configuration of a short run with other keys. */
-function configOf(name: string, keys: Readonly<Record<string, unknown>>) {
-  const path = join(root, `${name}.json`);
-  const config = {
-    name,
-    base,
-    data: { folder: fileURLToPath(new URL('../../examples/data/robot', import.meta.url)) },
-    steps: 12,
-    batch_size: 2,
-    learning_rate: 0.01,
-    checkpoint_every: 5,
-    device: 'wasm',
-    sampling: { steps: 2, seeds: [1], prompts: ['a big sks toy'] },
-    ...keys,
-  };
-  fs.writeFileSync(path, JSON.stringify(config)); // JSON is YAML
-  return readTrainConfig(path);
-}
-
 async function run(
   name: string,
   keys: Readonly<Record<string, unknown>>,
   mode: 'new' | 'resume' = 'new',
 ): Promise<string> {
-  const config = configOf(name, keys);
+  const config = tinyConfig(root, name, keys);
   const open = planRun({ root, name, mode, command: 'train' }, config);
   await train(config, open, new AbortController().signal);
   return join(root, name);
@@ -88,7 +62,11 @@ const cases: readonly (readonly [Method, Readonly<Record<string, unknown>>, file
     { projector: 'nmf', scaling: 'projector', gate: 1, start: 'random', dropout: 0.2 },
     ['adapter/adapter_config.json', 'adapter/adapter_model.safetensors'],
   ],
-  ['para', {}, ['adapter/adapter_config.json', 'adapter/adapter_model.safetensors']],
+  [
+    'para',
+    { ema_decay: 0.9, precision: 'f16', recompute: true, sample_every: 6 },
+    ['adapter/adapter_config.json', 'adapter/adapter_model.safetensors'],
+  ],
   [
     'lora',
     { rslora: true, alpha: 3, dropout: 0.1, ...text },
@@ -99,7 +77,11 @@ const cases: readonly (readonly [Method, Readonly<Record<string, unknown>>, file
       'adapter/text_encoder/adapter_model.safetensors',
     ],
   ],
-  ['svdiff', { scale: 2 }, ['adapter/spectral_shifts.safetensors']],
+  [
+    'svdiff',
+    { scale: 2, gradient_accumulation: 2, learning_rate_schedule: 'cosine' },
+    ['adapter/spectral_shifts.safetensors'],
+  ],
   [
     'dreambooth',
     { text_encoder: {} },
@@ -131,6 +113,7 @@ describe.each(cases)('%s', (method, keys, files) => {
     const folder = await run(method, { method, ...keys });
     const straight = filesOf(folder);
     expect([...straight.keys()]).toEqual(files);
+    expect(fs.existsSync(join(folder, 'samples/step-000006.png'))).toBe('sample_every' in keys);
     // As if it had been killed in the last steps: the newest checkpoint left is that of step 10.
     const [newest] = fs.readdirSync(join(folder, 'checkpoints')).sort().reverse();
     fs.rmSync(join(folder, 'checkpoints', newest!), { recursive: true });

@@ -2,6 +2,7 @@
 import {
   add,
   type ConvOptions,
+  cast,
   conv2d,
   convTranspose2d,
   dropout,
@@ -38,7 +39,7 @@ function adapted<L extends Module>(
   return Object.values(layer.adapters).reduce((y, adapter) => add(y, adapter.delta(x, y0, layer)), y0);
 }
 
-/** y = x W^T + b with W [out, in]. */
+/** y = x W^T + b with W [out, in], which may be stored in another type than x: it is cast. */
 export class Linear extends Module {
   readonly inFeatures: number;
   readonly outFeatures: number;
@@ -56,7 +57,7 @@ export class Linear extends Module {
 
   /** [..., in] -> [..., out]. */
   forward(x: Tensor): Tensor {
-    const y = adapted(this, x, linear(x, this.weight.value));
+    const y = adapted(this, x, linear(x, cast(this.weight.value, x.dtype)));
     return this.bias ? add(y, this.bias.value) : y;
   }
 }
@@ -65,7 +66,7 @@ export interface Conv2dOptions extends ConvOptions {
   readonly bias?: boolean;
 }
 
-/** Convolution with square kernels; weight [out, in / groups, kernel, kernel]. */
+/** Convolution with square kernels; weight [out, in / groups, kernel, kernel], cast to the type of the input. */
 export class Conv2d extends Module {
   readonly weight: Parameter;
   readonly bias: Parameter | null;
@@ -87,7 +88,7 @@ export class Conv2d extends Module {
 
   /** [N, in, H, W] -> [N, out, OH, OW]. */
   forward(x: Tensor): Tensor {
-    const y = adapted(this, x, conv2d(x, this.weight.value, null, this.options));
+    const y = adapted(this, x, conv2d(x, cast(this.weight.value, x.dtype), null, this.options));
     return this.bias ? add(y, reshape(this.bias.value, [1, this.bias.shape[0]!, 1, 1])) : y;
   }
 }

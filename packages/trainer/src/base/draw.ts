@@ -53,17 +53,17 @@ async function drawAll(model: TextToImage, options: DrawOptions): Promise<Prompt
   }));
 }
 
-/** The result of `run` while the model has other weights. */
+/** The result of `run` while the model has these weights at their paths. */
 export async function withWeights<R>(
   model: TextToImage,
   weights: Readonly<Record<string, Tensor>>,
   run: () => Promise<R>,
 ): Promise<R> {
-  const before = stateOf(model);
-  loadState(model, weights);
+  const before = stateOf(model, (path) => path in weights);
+  loadState(model, weights, true);
   try {
     return await run();
   } finally {
-    loadState(model, before);
+    loadState(model, before, true);
   }
 }

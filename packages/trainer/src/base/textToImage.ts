@@ -6,7 +6,7 @@ import { Module } from '@deftjs/autograd/nn';
 import { addWords } from '@deftjs/deft';
 import { CLIPTextModel, type JsonConfig, UNet2DConditionModel } from '@deftjs/models';
 import { read, type Tensor, tensor } from '@deftjs/tensor';
-import { flowErrors } from '../diffusion/flow.ts';
+import { denoisingErrors, flow, type Objective } from '../diffusion/objective.ts';
 import type { BatchTensors } from '../train/batch.ts';
 import { UserError } from '../userError.ts';
 import { maxTokens, tokenize, tokenOf, wordIds, wordsOf } from '../world/index.ts';
@@ -105,9 +105,14 @@ export class TextToImage extends Module {
     return this.text_encoder.forward(tokens).lastHiddenState;
   }
 
-  /** The training error of each picture (equation (1) of diffusion/flow.ts): [B]. */
-  flowErrors({ pictures, noise, levels, tokens }: BatchTensors): Tensor {
-    return flowErrors(this.denoise, {
+  /** What it is trained to do. */
+  get objective(): Objective {
+    return flow;
+  }
+
+  /** The training error of each picture (equation (1) of diffusion/objective.ts): [B]. */
+  errors({ pictures, noise, levels, tokens }: BatchTensors): Tensor {
+    return denoisingErrors(this.denoise, {
       pictures: this.#codec.encode(pictures),
       noise: this.#codec.encode(noise),
       levels,

@@ -45,6 +45,20 @@ export function nullable<T extends z.ZodType>(of: T) {
   return of.nullable().default(null);
 }
 
+/** A regular expression. */
+export function pattern() {
+  return text(300).refine(isPattern, { error: 'expected a regular expression' });
+}
+
+function isPattern(source: string): boolean {
+  try {
+    new RegExp(source);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** A list of `min` to `max` values. */
 export function list<T extends z.ZodType>(of: T, min: number, max: number) {
   const error = `expected a list of ${min} to ${max} values`;

@@ -3,9 +3,11 @@ import { subjects } from '../world/subjects.ts';
 import {
   choice,
   deviceNames,
+  flag,
   folder,
   list,
   nullable,
+  pattern,
   real,
   runName,
   section,
@@ -27,9 +29,26 @@ const sharedKeys = {
 
   steps: whole(1, 10_000_000).default(600),
   batch_size: whole(1, 4096).default(5),
+  gradient_accumulation: whole(1, 4096).default(1),
+  learning_rate_schedule: choice(['constant', 'linear', 'cosine', 'polynomial']).default('constant'),
+  learning_rate_power: real(0, 10, { above: true }).default(2),
   warmup_steps: whole(0, 1_000_000).default(0),
+  parameter_groups: list(
+    section({
+      match: pattern(),
+      learning_rate_ratio: real(0, 1e6).default(1),
+      weight_decay: nullable(real(0, 1)),
+    }),
+    0,
+    100,
+  ).default([]),
   weight_decay: real(0, 1).default(0),
+  decay_towards: choice(['zero', 'start']).default('zero'),
   max_grad_norm: real(0, 1e6, { above: true }).default(1),
+  ema_decay: nullable(real(0, 0.999999)),
+  timesteps: nullable(choice(['uniform', 'logit_normal'])),
+  min_snr_gamma: nullable(real(0, 1e6, { above: true })),
+  offset_noise: real(0, 10).default(0),
   caption_dropout: real(0, 1).default(0.1),
   prior: nullable(
     section({
@@ -40,9 +59,12 @@ const sharedKeys = {
   ),
   seed: seed().default(1),
   device: choice(deviceNames).default('auto'),
+  precision: choice(['f32', 'f16']).default('f32'),
+  recompute: flag().default(false),
 
   checkpoint_every: whole(1, 10_000_000).default(200),
   keep_checkpoints: whole(1, 1000).default(2),
+  sample_every: nullable(whole(1, 10_000_000)),
   sampling: section({
     steps: whole(1, 1000).default(25),
     guidance_scale: real(0, 100).default(3),

@@ -11,6 +11,8 @@ import type { PretrainConfig } from '../config/index.ts';
 import { chartPng, gridPng, lossChart } from '../report/index.ts';
 import type { Run } from '../runs/index.ts';
 import { type BatchTensors, batchTensors } from '../train/batch.ts';
+import { guarded } from '../train/finite.ts';
+import { averageDecay } from '../train/rates.ts';
 import { runSteps, type Taken } from '../train/steps.ts';
 import { maxTokens, vocabulary } from '../world/index.ts';
 import { worldBatch } from './batches.ts';
@@ -49,15 +51,15 @@ function pretrainStep(model: TextToImage, config: PretrainConfig, device: Device
   const schedule = learningRates(config);
   const compiled = compile(
     (state: PretrainState, batch: BatchTensors, learningRate: Tensor, decay: Tensor) => {
-      const loss = (weights: Weights): Tensor =>
-        withState(model, weights, () => mean(model.flowErrors(batch)));
+      const loss = (weights: Weights): Tensor => withState(model, weights, () => mean(model.errors(batch)));
       const { value, gradient } = valueAndGrad(loss)(state.weights);
       const { clipped, norm } = clipByGlobalNorm(gradient, config.max_grad_norm);
       const { parameters: weights, state: next } = optimizer.update(state.weights, clipped, state.optimizer, {
         learningRate,
       });
+      const average = movingAverage(state.average, weights, decay);
       return {
-        state: { weights, optimizer: next, average: movingAverage(state.average, weights, decay) },
+        state: guarded(value, norm, { weights, optimizer: next, average }, state),
         loss: value,
         norm,
       };
@@ -73,8 +75,7 @@ function pretrainStep(model: TextToImage, config: PretrainConfig, device: Device
       size,
     };
     const batch = batchTensors(worldBatch(batches, step), model);
-    // The average forgets the first weights quickly, then settles at its own pace.
-    const decay = Math.min(config.ema_decay, (1 + step) / (10 + step));
+    const decay = averageDecay(config.ema_decay, step);
     const learningRate = schedule(step);
     const result = await compiled(state, batch, tensor(learningRate), tensor(decay));
     const [loss, norm] = [await item(result.loss), await item(result.norm)];

@@ -2,7 +2,7 @@
  * Which pictures a step takes. Each epoch is a shuffle of its own, a pure function of (seed, epoch), and batches run
  * across epochs, so nothing is dropped and a resumed run meets the pictures in the order it would have.
  */
-import { drawFlowNoise } from '../diffusion/flow.ts';
+import { drawNoise, type NoiseOptions, type Objective } from '../diffusion/objective.ts';
 import { draws } from '../world/index.ts';
 import type { Batch } from './batch.ts';
 
@@ -39,22 +39,27 @@ export interface BatchOptions {
   readonly batchSize: number;
   readonly captionDropout: number;
   readonly seed: number;
+  readonly objective: Objective;
+  readonly noise: NoiseOptions;
+  /** Of a picture: channels, height and width. */
+  readonly shape: readonly number[];
 }
 
 /** The batch of a step. */
 export function captionedBatch(
   items: readonly Captioned[],
-  { batchSize, captionDropout, seed }: BatchOptions,
+  { batchSize, captionDropout, seed, objective, noise, shape }: BatchOptions,
   step: number,
 ): Batch {
   const size = items[0]!.pixels.length;
   const pictures = new Float32Array(batchSize * size);
   const captions: string[] = [];
+  const places = Array.from({ length: batchSize }, (_, i) => step * batchSize + i);
   itemsOfStep(items.length, batchSize, seed, step).forEach((item, i) => {
     const { pixels, caption } = items[item]!;
-    const dropped = draws(seed ^ 0xd20b, step * batchSize + i).chance(captionDropout);
+    const dropped = draws(seed ^ 0xd20b, places[i]!).chance(captionDropout);
     pictures.set(pixels, i * size);
     captions.push(dropped ? '' : caption);
   });
-  return { pictures, captions, ...drawFlowNoise(seed, step, batchSize, size) };
+  return { pictures, captions, ...drawNoise(objective, noise, seed, places, shape) };
 }

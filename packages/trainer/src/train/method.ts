@@ -86,11 +86,17 @@ export async function applyMethod(
 const basisPath = /\.deft_[PWH]$/;
 const textPath = /^text_encoder\./;
 
-/** The parameters whose learning rate is not the configured one: DEFT's P, and the text encoder. */
+/** The parameters whose settings are not the configured ones: groups of the configuration, DEFT's P, and the text encoder. */
 export function learningRateGroups(config: TrainConfig): ParameterGroup[] {
   const basis = config.method === 'deft' ? config.p_learning_rate_ratio : 1;
   const text = ('text_encoder' in config && config.text_encoder?.learning_rate_ratio) || 1;
+  const configured = config.parameter_groups.map(({ match, learning_rate_ratio, weight_decay }) => ({
+    match: new RegExp(match),
+    learningRateFactor: learning_rate_ratio,
+    ...(weight_decay !== null && { weightDecay: weight_decay }),
+  }));
   return [
+    ...configured,
     {
       match: (path) => textPath.test(path) && basisPath.test(path),
       learningRateFactor: text * basis,

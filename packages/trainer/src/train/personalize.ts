@@ -1,12 +1,14 @@
 /**
- * Teaching a base model a new subject: what the method trains, trained on a handful of captioned pictures,
- * with prior preservation (Ruiz et al. 2023, eq. (2)) when asked:
+ * Teaching a base model something from a handful of captioned pictures, with prior preservation (Ruiz et al. 2023, eq. (2))
+ * when asked:
  *
  *     loss = mean error on the pictures + weight * mean error on pictures of what the model knows               (1)
+ *
+ * over one batch, or over the mean of several (gradient accumulation).
  */
 import { valueAndGrad } from '@deftjs/autograd';
 import { setTraining, trainableState, withState } from '@deftjs/autograd/nn';
-import { adamW, clipByGlobalNorm, constant, warmup } from '@deftjs/autograd/optim';
+import { accumulate, adamW, clipByGlobalNorm, movingAverage } from '@deftjs/autograd/optim';
 import { withDropout } from '@deftjs/deft';
 import {
   add,
@@ -20,7 +22,9 @@ import {
   mul,
   type Tensor,
   tensor,
+  treeLeaves,
   treeMap,
+  zeros,
 } from '@deftjs/tensor';
 import { drawPrompts } from '../base/draw.ts';
 import type { TextToImage } from '../base/textToImage.ts';
@@ -28,15 +32,19 @@ import type { TrainConfig } from '../config/index.ts';
 import { caption, renderScene, sampleScene, toPlanes } from '../world/index.ts';
 import { type BatchTensors, batchTensors } from './batch.ts';
 import { type Captioned, captionedBatch } from './dataset.ts';
+import { firstFaultyLayer, guarded } from './finite.ts';
 import { learningRateGroups } from './method.ts';
+import { averageDecay, learningRates } from './rates.ts';
 import type { Taken } from './steps.ts';
 
 type Weights = Record<string, Tensor>;
 
 /** Everything that a step changes. */
-export type AdapterState = {
+export type TrainState = {
   readonly weights: Weights;
   readonly optimizer: ReturnType<ReturnType<typeof adamW>['init']>;
+  /** Their moving average; empty when none is kept. */
+  readonly average: Weights;
 };
 
 function optimizerOf(config: TrainConfig) {
@@ -49,9 +57,20 @@ function optimizerOf(config: TrainConfig) {
 }
 
 /** The state that training starts from: what the method trains, as applied. */
-export function firstAdapterState(model: TextToImage, config: TrainConfig): AdapterState {
-  const weights = treeMap(alias, trainableState(model));
-  return { weights, optimizer: optimizerOf(config).init(weights) };
+export function firstState(model: TextToImage, config: TrainConfig): TrainState {
+  // Steps use their state up, so it must not be the model's own tensors, nor one tensor twice.
+  const copy = (): Weights => treeMap(alias, trainableState(model));
+  const weights = copy();
+  return {
+    weights,
+    optimizer: optimizerOf(config).init(weights),
+    average: config.ema_decay === null ? {} : copy(),
+  };
+}
+
+/** What was learnt: the average where one is kept. */
+export function learnt({ weights, average }: TrainState): Weights {
+  return Object.keys(average).length === 0 ? weights : average;
 }
 
 /** Pictures of what the base knows, for prior preservation; none when it is not asked for. */
@@ -74,12 +93,48 @@ export async function priorPictures(
   return drawn.map(({ pictures }, i) => ({ pixels: toPlanes(pictures[0]!), caption: captions[i]! }));
 }
 
+/** The pictures of (1), each set a batch: [pictures] or [pictures, prior]. */
+type Sets = readonly (readonly Captioned[])[];
+
+/** Loss and gradient of one batch of each set, as functions of the weights and the key of dropout. */
+function lossOf(model: TextToImage, priorWeight: number) {
+  const losses = (batches: readonly BatchTensors[]): Tensor =>
+    batches
+      .map((batch, i) => mul(mean(model.errors(batch)), i === 0 ? 1 : priorWeight))
+      .reduce((sum, term) => add(sum, term)); // (1)
+  return (weights: Weights, batches: readonly BatchTensors[], dropped: Tensor): Tensor =>
+    withState(model, weights, () => withDropout(model, dropped, () => losses(batches)));
+}
+
+/** What a step takes from outside: nothing of it is built into the compiled program. */
+type Rates = {
+  readonly learningRate: Tensor;
+  readonly averageDecay: Tensor;
+  /** What weight decay pulls towards; empty for zero. */
+  readonly start: Weights;
+};
+
+/** The update of the state by a loss and its gradient, as a graph. */
+function updateOf(config: TrainConfig) {
+  const optimizer = optimizerOf(config);
+  return (state: TrainState, loss: Tensor, gradient: Weights, rates: Rates) => {
+    const { clipped, norm } = clipByGlobalNorm(gradient, config.max_grad_norm);
+    const { parameters: weights, state: next } = optimizer.update(state.weights, clipped, state.optimizer, {
+      learningRate: rates.learningRate,
+      ...(config.decay_towards === 'start' && { decayTowards: rates.start }),
+    });
+    const average =
+      config.ema_decay === null ? {} : movingAverage(state.average, weights, rates.averageDecay);
+    return { state: guarded(loss, norm, { weights, optimizer: next, average }, state), loss, norm };
+  };
+}
+
 /**
- * The training step as a function of (state, step number): one compiled program. The state passed in is used up.
+ * The training step as a function of (state, step number), compiled. The state passed in is used up.
  * @param pictures what is to be learnt
  * @param prior what is to be kept; may be empty
  */
-export function adapterStep(
+export function trainStep(
   model: TextToImage,
   config: TrainConfig,
   pictures: readonly Captioned[],
@@ -87,36 +142,116 @@ export function adapterStep(
   device: Device,
 ) {
   setTraining(model, true);
-  const optimizer = optimizerOf(config);
-  const rates = warmup(constant(config.learning_rate), config.warmup_steps);
-  const { batch_size: batchSize, caption_dropout: captionDropout, seed } = config;
-  const priorWeight = config.prior?.weight ?? 0;
-  const compiled = compile(
-    (state: AdapterState, batches: readonly BatchTensors[], learningRate: Tensor, dropped: Tensor) => {
-      const losses = (): Tensor =>
-        batches
-          .map((batch, i) => mul(mean(model.flowErrors(batch)), i === 0 ? 1 : priorWeight))
-          .reduce((sum, term) => add(sum, term)); // (1)
-      const loss = (weights: Weights): Tensor =>
-        withState(model, weights, () => withDropout(model, dropped, losses));
-      const { value, gradient } = valueAndGrad(loss)(state.weights);
-      const { clipped, norm } = clipByGlobalNorm(gradient, config.max_grad_norm);
-      const next = optimizer.update(state.weights, clipped, state.optimizer, { learningRate });
-      return { state: { weights: next.parameters, optimizer: next.state }, loss: value, norm };
+  const parts = config.gradient_accumulation;
+  const loss = lossOf(model, config.prior?.weight ?? 0);
+  const update = updateOf(config);
+  const sets = prior.length === 0 ? [pictures] : [pictures, prior];
+  const rates = learningRates(config);
+  const start: Weights = config.decay_towards === 'start' ? treeMap(alias, trainableState(model)) : {};
+
+  const whole = compile(
+    (state: TrainState, batches: readonly BatchTensors[], dropped: Tensor, given: Rates) => {
+      const { value, gradient } = valueAndGrad(loss)(state.weights, batches, dropped);
+      return update(state, value, gradient, given);
     },
     { device, donate: { 0: 'state' } },
   );
-  return async (state: AdapterState, step: number): Promise<Taken<AdapterState>> => {
-    const sets = prior.length === 0 ? [pictures] : [pictures, prior];
-    const batches = sets.map((items, i) =>
-      batchTensors(captionedBatch(items, { batchSize, captionDropout, seed: seed + i }, step), model),
-    );
+  type Sum = { readonly loss: Tensor; readonly gradient: Weights };
+  const part = compile(
+    (sum: Sum, weights: Weights, batches: readonly BatchTensors[], dropped: Tensor): Sum => {
+      const { value, gradient } = valueAndGrad(loss)(weights, batches, dropped);
+      return accumulate(sum, { loss: value, gradient }, 1 / parts);
+    },
+    { device },
+  );
+  const last = compile(
+    (state: TrainState, sum: Sum, given: Rates) => update(state, sum.loss, sum.gradient, given),
+    {
+      device,
+      donate: { 0: 'state' },
+    },
+  );
+
+  return async (state: TrainState, step: number): Promise<Taken<TrainState>> => {
     const learningRate = rates(step);
-    const dropped = tensor(Uint32Array.from(foldIn(foldIn(keyOf(seed), step), 2))); // 0 and 1 are the noise's
-    const result = await compiled(state, batches, tensor(learningRate), dropped);
-    const [loss, norm] = [await item(result.loss), await item(result.norm)];
-    const spent = [...batches.flatMap((batch) => Object.values(batch)), result.loss, result.norm];
-    for (const value of spent) value.dispose();
-    return { state: result.state, loss, measured: { learning_rate: learningRate, gradient_norm: norm } };
+    const given: Rates = {
+      learningRate: tensor(learningRate),
+      averageDecay: tensor(averageDecay(config.ema_decay ?? 0, step)),
+      start,
+    };
+    const used: Tensor[] = [];
+    /** Batch `k` of the run. */
+    const seen = (k: number): readonly [readonly BatchTensors[], Tensor] => {
+      const batches = batchesOf(model, config, sets, k);
+      used.push(...treeLeaves(batches));
+      return [batches, dropoutKey(config.seed, k)];
+    };
+    const taken = async () => {
+      if (parts === 1) return whole(state, ...seen(step), given);
+      const gradient = treeMap((x) => zeros(x.shape), state.weights);
+      let sum: Sum = { loss: zeros([]), gradient };
+      for (let k = 0; k < parts; k += 1) {
+        const before = sum;
+        sum = await part(before, state.weights, ...seen(step * parts + k));
+        if (k > 0) used.push(...treeLeaves(before));
+      }
+      used.push(...treeLeaves(sum));
+      return last(state, sum, given);
+    };
+    const result = await taken();
+    const [value, norm] = [await item(result.loss), await item(result.norm)];
+    for (const spent of [...used, result.loss, result.norm]) spent.dispose();
+    return {
+      state: result.state,
+      loss: value,
+      measured: { learning_rate: learningRate, gradient_norm: norm },
+    };
   };
+}
+
+/** The key of dropout in batch k. */
+function dropoutKey(seed: number, k: number): Tensor {
+  return tensor(Uint32Array.from(foldIn(keyOf(seed ^ 0xd80), k)));
+}
+
+/** Batch k of each set. */
+function batchesOf(model: TextToImage, config: TrainConfig, sets: Sets, k: number): BatchTensors[] {
+  const { batch_size: batchSize, caption_dropout: captionDropout, seed } = config;
+  const noise = {
+    sampling: config.timesteps,
+    minSnrGamma: config.min_snr_gamma,
+    offset: config.offset_noise,
+  };
+  const shape = [3, model.pictureSize, model.pictureSize];
+  const { objective } = model;
+  return sets.map((items, i) =>
+    batchTensors(
+      captionedBatch(items, { batchSize, captionDropout, seed: seed + i, objective, noise, shape }, k),
+      model,
+    ),
+  );
+}
+
+/**
+ * Where a step that gave no finite numbers went wrong, in words: the layer whose output is the first that is not finite, or
+ * the backward pass.
+ * @param state as it was before the step
+ */
+export async function faultOf(
+  model: TextToImage,
+  config: TrainConfig,
+  pictures: Sets,
+  { weights }: TrainState,
+  step: number,
+  device: Device,
+): Promise<string> {
+  const loss = lossOf(model, config.prior?.weight ?? 0);
+  const sets = pictures.filter((set) => set.length > 0);
+  for (let k = step * config.gradient_accumulation; k < (step + 1) * config.gradient_accumulation; k += 1) {
+    const batches = batchesOf(model, config, sets, k);
+    const run = () => loss(weights, batches, dropoutKey(config.seed, k));
+    const layer = await firstFaultyLayer(model, run, device);
+    if (layer !== null) return `${layer} is the first layer whose output is not finite`;
+  }
+  return 'all layers give finite numbers; the gradient does not';
 }

@@ -17,6 +17,7 @@ const logEvery = 20;
 
 /** What a step gives. */
 export interface Taken<S> {
+  /** The state that it was, where the loss or anything measured is not finite. */
   readonly state: S;
   readonly loss: number;
   /** What else is logged, by name. */
@@ -35,6 +36,8 @@ export interface Steps<S extends Tree> {
   step(state: S, step: number): Promise<Taken<S>>;
   /** Called when `done` steps are done, before a checkpoint of them is saved. */
   after?(state: S, done: number): Promise<void>;
+  /** Where a step that gave no finite numbers went wrong, in words. */
+  fault?(state: S, step: number): Promise<string>;
   /** Asked before each step; true ends the run early, with a checkpoint. */
   stop(): boolean;
 }
@@ -63,7 +66,7 @@ async function restore<S extends Tree>(run: Run, like: S): Promise<Finished<S> |
 
 /**
  * Runs the steps that are left.
- * @throws {UserError} when the loss is not finite: the last checkpoint is from before
+ * @throws {UserError} when the loss or anything measured is not finite; the checkpoint is of the step before
  */
 export async function runSteps<S extends Tree>(job: Steps<S>): Promise<Finished<S>> {
   const { run, total, checkpointEvery, keepCheckpoints } = job;
@@ -87,12 +90,18 @@ export async function runSteps<S extends Tree>(job: Steps<S>): Promise<Finished<
   if (done > 0) progress.note(`deft: going on after step ${done}`);
   while (done < total && !job.stop()) {
     const taken = await job.step(state, done);
-    if (!Number.isFinite(taken.loss)) {
+    state = taken.state;
+    const odd = Object.entries({ loss: taken.loss, ...taken.measured }).find(
+      ([, value]) => !Number.isFinite(value),
+    );
+    if (odd) {
+      await save();
+      const fault = job.fault ? `${await job.fault(state, done)}; ` : '';
       throw new UserError(
-        `${run.name}: the loss of step ${done + 1} is ${taken.loss}; lower the learning rate and resume`,
+        `${run.name}: the ${odd[0].replaceAll('_', ' ')} of step ${done + 1} is ${odd[1]}; ${fault}the weights are as they ` +
+          'were before it; lower the learning rate and resume',
       );
     }
-    state = taken.state;
     done += 1;
     losses.push(taken.loss);
     log.add(done, { loss: taken.loss, ...taken.measured });

@@ -3,7 +3,7 @@ import { performance } from 'node:perf_hooks';
 import { loadState, namedParameters } from '@deftjs/autograd/nn';
 import { type Device, numel } from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
-import { drawPrompts } from '../base/draw.ts';
+import { drawPrompts, withWeights } from '../base/draw.ts';
 import { loadBase } from '../base/folder.ts';
 import type { TextToImage } from '../base/textToImage.ts';
 import { type TrainedFiles, teachWordOf, writeTrained } from '../base/trained.ts';
@@ -21,8 +21,9 @@ import {
 import type { Run } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
 import { fromPlanes, subjectWords } from '../world/index.ts';
+import { halveFrozen, recomputeBlocks } from './memory.ts';
 import { applyMethod, settingsInWords, type TrainedPart } from './method.ts';
-import { type AdapterState, adapterStep, firstAdapterState, priorPictures } from './personalize.ts';
+import { faultOf, firstState, learnt, priorPictures, type TrainState, trainStep } from './personalize.ts';
 import { type Finished, runSteps } from './steps.ts';
 
 /** The prompts to draw: those configured, else the captions of the pictures. */
@@ -62,27 +63,34 @@ export async function train(config: TrainConfig, open: () => Run, signal: AbortS
   const trained = await applyMethod(model, config, device).catch((error: Error) => {
     throw new UserError(error.message, 2);
   });
+  if (config.precision === 'f16') await halveFrozen(model, device);
+  if (config.recompute) recomputeBlocks(model.unet);
   using run = open();
   const began = performance.now();
-  const finished = await runSteps<AdapterState>({
+  const pictures = data.pictures.map(({ pixels, caption }) => ({ pixels, caption }));
+  const finished = await runSteps<TrainState>({
     label: `train ${config.name}`,
     run,
     total: config.steps,
     checkpointEvery: config.checkpoint_every,
     keepCheckpoints: config.keep_checkpoints,
-    first: firstAdapterState(model, config),
-    step: adapterStep(
-      model,
-      config,
-      data.pictures.map(({ pixels, caption }) => ({ pixels, caption })),
-      prior,
-      device,
-    ),
+    first: firstState(model, config),
+    step: trainStep(model, config, pictures, prior, device),
+    fault: (state, step) => faultOf(model, config, [pictures, prior], state, step, device),
+    after: async (state, done) => {
+      if (config.sample_every === null || done % config.sample_every !== 0) return;
+      const samples = await withWeights(model, learnt(state), drawSamples);
+      const sheet = await gridPng(
+        samples.flatMap((sample) => sample.pictures),
+        { columns: seeds.length, rowLabels: prompts, title: `${config.name}, step ${done}` },
+      );
+      run.write(`samples/step-${String(done).padStart(6, '0')}.png`, sheet);
+    },
     stop: () => signal.aborted,
   });
   const seconds = (performance.now() - began) / 1000;
   if (signal.aborted && finished.done < config.steps) return;
-  loadState(model, finished.state.weights, true);
+  loadState(model, learnt(finished.state), true);
   const after = await drawSamples();
   await writeResults({ config, model, device, data, trained, before, after, finished, seconds, run });
 }
@@ -95,7 +103,7 @@ interface Results {
   readonly trained: TrainedPart;
   readonly before: readonly PromptSamples[];
   readonly after: readonly PromptSamples[];
-  readonly finished: Finished<AdapterState>;
+  readonly finished: Finished<TrainState>;
   readonly seconds: number;
   readonly run: Run;
 }
