@@ -15,6 +15,17 @@ export {
   withDropout,
 } from './adapter.ts';
 export {
+  type Advice,
+  type AdviseOptions,
+  advise,
+  type Candidate,
+  type CandidateName,
+  candidateMethods,
+} from './advisor/advise.ts';
+export { costOf, halve, type Outcome, type Rung, rungsWithin, type Trial } from './advisor/halving.ts';
+export { type LayerSignals, layerSignals } from './advisor/signals.ts';
+export { probe, type Task, type Trials, trialsOf } from './advisor/task.ts';
+export {
   type CombineOptions,
   combineAdapters,
   compressAdapters,
