@@ -13,7 +13,15 @@
  */
 import { orthonormalBasis } from '@deftjs/autograd/linalg';
 import { Linear, Module } from '@deftjs/autograd/nn';
-import { advise, type Candidate, type CandidateName, candidateMethods, probe, trialsOf } from '@deftjs/deft';
+import {
+  advise,
+  type Candidate,
+  type CandidateName,
+  candidateMethods,
+  type LayerSignals,
+  probe,
+  trialsOf,
+} from '@deftjs/deft';
 import {
   add,
   concat,
