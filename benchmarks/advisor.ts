@@ -211,7 +211,7 @@ console.log(`
   sweep's steps taken (target 25 %); ${advised.filter((over) => over === 0).length} times it is the best itself, and at worst ${(100 * Math.max(...advised)).toFixed(1)} % over it.
 - Halving alone, with no probe and no signals, is within 5 % on ${within(blind)} tasks.
 - The best fixed choice, known only after all sweeps, is ${fixed}: within 5 % on ${within(fixedExcess)} tasks. A candidate taken at random
-  is within 5 % on ${((number * [...excess.values()].reduce((sum, all) => sum + within(all), 0)) / number / sweep.length).toFixed(1)} tasks on average.
+  is within 5 % on ${([...excess.values()].reduce((sum, all) => sum + within(all), 0) / sweep.length).toFixed(1)} tasks on average.
 
 What it prints for the first task:
 

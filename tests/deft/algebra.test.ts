@@ -15,6 +15,7 @@ import {
   methods,
   principalAngles,
   setAdapterStrength,
+  splitAdapters,
   svdiff,
   toDeft,
   toLora,
@@ -100,6 +101,80 @@ describe('conversion', () => {
     const before = await output();
     expect(() => toLora(model)).toThrow('a whole weight is trained');
     expect(await output()).toEqual(before);
+  });
+});
+
+describe('splitAdapters', () => {
+  class Fused extends Module {
+    readonly qkv_proj = new Linear(7, 12, { bias: false });
+    readonly o_proj = new Linear(4, 7);
+  }
+  class Split extends Module {
+    readonly to_q = new Linear(7, 6, { bias: false });
+    readonly to_k = new Linear(7, 4, { bias: false });
+    readonly to_v = new Linear(7, 2, { bias: false });
+    readonly to_out = [new Linear(4, 7)];
+  }
+  const partsOf = (path: string): string[] =>
+    path === 'qkv_proj' ? ['to_q', 'to_k', 'to_v'] : path === 'o_proj' ? ['to_out.0'] : [path];
+
+  const both = async (method: Method): Promise<{ fused: Fused; split: Split }> => {
+    const [fused, split] = [new Fused(), new Split()];
+    initialize(fused, 1);
+    const rows = await matrixOf(fused.qkv_proj.weight.value, device);
+    [split.to_q, split.to_k, split.to_v].forEach((layer, i) => {
+      layer.weight.value = tensor(rows.slice([0, 6, 10][i]!, [6, 10, 12][i]!));
+    });
+    split.to_out[0]!.weight.value = fused.o_proj.weight.value;
+    split.to_out[0]!.bias!.value = fused.o_proj.bias!.value;
+    await attach(fused, { method, targetModules: 'all-linear', seed: 1 });
+    attachedAdapters(fused).forEach(({ adapter }, i) => {
+      Object.values(adapter.parameters).forEach((parameter, j) => {
+        parameter.value = randomNormal([40 + i, j], parameter.shape);
+      });
+    });
+    setAdapterStrength(fused, 0.7);
+    return { fused, split };
+  };
+  const values = async (y: Tensor): Promise<number[][]> => rowsOf(await read(y, device), y.shape[1]!);
+
+  it.each<[string, Method]>([
+    ['deft qr', deft({ rank: 2, projector: 'qr', start: 'random', alpha: 3 })],
+    ['deft relu', deft({ rank: 2, projector: 'relu', start: 'random' })],
+    ['para', methods.para({ rank: 2 })],
+    ['lora', lora({ rank: 2, alpha: 5 })],
+  ])('%s: three layers of the same rank compute what the fused one does', async (_name, method) => {
+    const { fused, split } = await both(method);
+    const adapted = await splitAdapters(fused, split, { partsOf });
+    expect(adapted.map(({ path, rank }) => [path, rank])).toEqual(
+      ['to_q', 'to_k', 'to_v', 'to_out.0'].map((path) => [path, 2]),
+    );
+    const whole = await values(fused.qkv_proj.forward(x));
+    const parts = await Promise.all(
+      [split.to_q, split.to_k, split.to_v].map((layer) => values(layer.forward(x))),
+    );
+    const joined = whole.map((_, i) => parts.flatMap((part) => part[i]!));
+    expect(relativeError(joined.flat(), whole.flat())).toBeLessThan(1e-5);
+    const h = randomNormal([5, 5], [3, 4]);
+    expect(
+      relativeError(
+        (await values(split.to_out[0]!.forward(h))).flat(),
+        (await values(fused.o_proj.forward(h))).flat(),
+      ),
+    ).toBeLessThan(1e-5);
+  });
+
+  it('is refused, with nothing attached, where parts are missing or do not add up', async () => {
+    const { fused, split } = await both(lora({ rank: 2 }));
+    expect(() => splitAdapters(fused, split, { partsOf: (path) => [path] })).toThrow(
+      'splitAdapters: there is no layer "qkv_proj" for a part of qkv_proj',
+    );
+    expect(() =>
+      splitAdapters(fused, split, {
+        partsOf: (path) => (path === 'qkv_proj' ? ['to_q', 'to_k'] : partsOf(path)),
+      }),
+    ).toThrow('splitAdapters: the parts of qkv_proj must add up to [12, 7]; got [6, 7] and [4, 7]');
+    expect(attachedAdapters(split)).toEqual([]);
   });
 });
 

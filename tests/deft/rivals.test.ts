@@ -1,9 +1,11 @@
 import { grad } from '@deftjs/autograd';
+import { gradcheck } from '@deftjs/autograd/gradcheck';
 import { svdOnHost } from '@deftjs/autograd/linalg';
 import {
   Conv2d,
   Embedding,
   initialize,
+  LayerNorm,
   Linear,
   Module,
   namedParameters,
@@ -26,6 +28,7 @@ import {
   setBlockStrengths,
   styleOnly,
   svdiff,
+  vectorShifts,
 } from '@deftjs/deft';
 import {
   evaluate,
@@ -51,7 +54,7 @@ import { relativeError } from './toy.ts';
 const device = referenceDevice();
 beforeAll(() => setDevice(device));
 
-function layerOf<L extends Linear | Conv2d>(layer: L): L {
+function layerOf<L extends Module>(layer: L): L {
   initialize(layer, 5);
   return layer;
 }
@@ -100,6 +103,67 @@ describe('SVDiff', () => {
     const after = await singularValues(matrixOf(layer.weight.value));
     const expected = before.map((s, i) => Math.max(0, s + d[i]!));
     expect(Math.max(...after.map((s, i) => Math.abs(s - expected[i]!)))).toBeLessThan(2e-6);
+  });
+});
+
+describe('SVDiff of weights with one axis', () => {
+  class Normed extends Module {
+    readonly norm = new LayerNorm(5);
+    readonly head = new Linear(5, 3);
+
+    forward(x: Tensor): Tensor {
+      return this.head.forward(this.norm.forward(x));
+    }
+  }
+
+  const prepared = (): Normed => {
+    const model = layerOf(new Normed());
+    model.norm.weight!.value = randomNormal([6, 1], [5]);
+    return model;
+  };
+  const x = randomNormal([1, 2], [4, 5]);
+  const lengthOf = async (w: Tensor): Promise<number> => Math.hypot(...(await read(w, device)));
+
+  it('starts as the base, keeps directions and moves lengths by c d, never below 0', async () => {
+    const model = prepared();
+    const base = [...(await read(model.forward(x), device))];
+    const { initial, weights } = await vectorShifts(model, /./, { scale: 0.5 });
+    expect(Object.keys(initial)).toEqual(['norm.weight', 'norm.bias', 'head.bias']);
+    const same = withState(model, weights(initial), () => model.forward(x));
+    expect(relativeError(await read(same, device), base)).toBeLessThan(1e-6);
+    const before = model.norm.weight!.value;
+    const length = await lengthOf(before);
+    for (const d of [0.8, -0.5, -2 * length - 1]) {
+      const moved = weights({ 'norm.weight': tensor(d) })['norm.weight']!;
+      expect(await lengthOf(moved)).toBeCloseTo(Math.max(0, length + 0.5 * d), 5);
+      const expected = [...(await read(before))].map((w) => (w * Math.max(0, length + 0.5 * d)) / length);
+      const got = await read(moved, device);
+      expect(Math.max(...expected.map((w, i) => Math.abs(w - got[i]!)))).toBeLessThan(1e-6);
+    }
+    expect(await lengthOf(weights({ 'norm.bias': tensor(3) })['norm.bias']!)).toBeCloseTo(1.5, 6); // of a zero bias
+  });
+
+  it('trains beside the shifts of matrices: one gradient for each weight', async () => {
+    const model = prepared();
+    await attach(model, { method: svdiff(), targetModules: ['head'], seed: 0 });
+    const { initial, weights } = await vectorShifts(model, /norm\.weight$/);
+    const loss = ({ d, adapters }: { d: Record<string, Tensor>; adapters: Record<string, Tensor> }): Tensor =>
+      withState(model, { ...weights(d), ...adapters }, () => sum(square(model.forward(x))));
+    await gradcheck(
+      (d: Tensor, shifts: Tensor) =>
+        loss({ d: { 'norm.weight': d }, adapters: { 'head.adapters.default.svdiff_d': shifts } }),
+      [initial['norm.weight']!, randomNormal([2, 2], [3])],
+    );
+  });
+
+  it('says what it cannot do', async () => {
+    const model = prepared();
+    await expect(vectorShifts(model, /head\.weight/)).rejects.toThrow('no parameter with one axis');
+    await expect(vectorShifts(model, /./, { scale: 0 })).rejects.toThrow(
+      'scale must be a positive number; got 0',
+    );
+    const { weights } = await vectorShifts(model, /bias/);
+    expect(() => weights({ 'norm.weight': tensor(1) })).toThrow('there is no weight "norm.weight" to shift');
   });
 });
 

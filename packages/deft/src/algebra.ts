@@ -12,6 +12,8 @@ import {
   concat,
   type Device,
   evaluate,
+  formatShape,
+  formatShapes,
   matmul,
   mul,
   narrow,
@@ -19,6 +21,8 @@ import {
   read,
   reciprocal,
   reshape,
+  ShapeError,
+  sameShape,
   sqrt,
   sub,
   type Tensor,
@@ -33,6 +37,7 @@ import { expectRank, type Theta, type WeightChange } from './parametrization.ts'
 import { deft } from './parametrizations/deft.ts';
 import type { Method } from './parametrizations/index.ts';
 import { lora } from './parametrizations/lora.ts';
+import { adaptableLayers } from './targets.ts';
 
 /** delta = B A with B [m, k] and A [k, n]. */
 export interface Factors {
@@ -150,6 +155,53 @@ export async function toDeft(
     deftOf(attached.path, attached.layer, scaledFactors(attached)),
   );
   return replace(module, [adapterName], adapterName, planned, device);
+}
+
+export interface SplitOptions {
+  /** Paths of the layers that a layer became, in the order of its outputs; the path itself where it stayed one. */
+  readonly partsOf: (path: string) => readonly string[];
+  /** Default "default", in both modules. */
+  readonly adapterName?: string;
+  readonly device?: Device;
+}
+
+/**
+ * Puts the adapter of a module with fused projections on one that has their parts as layers, as LoRA adapters of the
+ * same delta, strength included: a part takes its rows of B A, that is A and its rows of B, at the same rank. DEFT itself
+ * does not split: what it removes couples the outputs.
+ * @throws Error when no layer of `fused` has the adapter or `split` lacks a part, ShapeError when parts do not add up to
+ * their layer; `split` is untouched then
+ */
+export function splitAdapters(fused: Module, split: Module, options: SplitOptions): Promise<AdaptedRow[]> {
+  const { partsOf, adapterName = 'default', device } = options;
+  const layers = adaptableLayers(split);
+  const planned = requireAdapters('splitAdapters', fused, adapterName).flatMap((attached) => {
+    const parts = partsOf(attached.path).map((path) => {
+      const layer = layers.get(path);
+      if (!layer)
+        throw new Error(`splitAdapters: there is no layer "${path}" for a part of ${attached.path}`);
+      return { path, layer };
+    });
+    const whole = attached.layer.weight.shape;
+    const outputs = parts.reduce((sum, { layer }) => sum + layer.weight.shape[0]!, 0);
+    if (
+      outputs !== whole[0] ||
+      parts.some(({ layer }) => !sameShape(layer.weight.shape.slice(1), whole.slice(1)))
+    ) {
+      const shapes = formatShapes(parts.map(({ layer }) => layer.weight.shape));
+      throw new ShapeError(
+        `splitAdapters: the parts of ${attached.path} must add up to ${formatShape(whole)}; got ${shapes}`,
+      );
+    }
+    const { B, A } = scaledFactors(attached);
+    let row = 0;
+    return parts.map(({ path, layer }) => {
+      const own = narrow(B, 0, row, layer.weight.shape[0]!);
+      row += layer.weight.shape[0]!;
+      return loraOf(path, layer, { B: own, A });
+    });
+  });
+  return replace(split, [], adapterName, planned, device);
 }
 
 /** The adapter's delta with its strength, cut to its `rank` largest singular values, as B = U sqrt(S), A = sqrt(S) V^T. */

@@ -33,6 +33,8 @@ export {
   factorsOf,
   type MergeKind,
   merges,
+  type SplitOptions,
+  splitAdapters,
   toDeft,
   toLora,
 } from './algebra.ts';
@@ -116,3 +118,4 @@ export {
 export { type Svdiff, type SvdiffOptions, svdiff } from './parametrizations/svdiff.ts';
 export type { Targets } from './targets.ts';
 export { addWords, ExtendedEmbedding } from './textualInversion.ts';
+export { type Shifts, type VectorShifts, vectorShifts } from './vectorShifts.ts';
