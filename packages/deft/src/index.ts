@@ -54,13 +54,14 @@ export {
   type LoadLoraOptions,
   type LoraStyle,
   loadLora,
+  loraAsItIs,
+  loraOfChange,
   type ReadLoraOptions,
   readLora,
   type WriteLoraOptions,
   type WrittenLora,
   writeLora,
   writeLoraLayers,
-  writtenLora,
 } from './files/lora.ts';
 export { type OfficialFiles, type ReadOfficialOptions, readOfficial } from './files/official.ts';
 export {
@@ -93,7 +94,7 @@ export {
   layerGeometry,
   principalAngles,
 } from './geometry.ts';
-export type { AdaptedLayer, LinearMap } from './linearMap.ts';
+export { type AdaptedLayer, type LinearMap, linearMapOf, matrixShape } from './linearMap.ts';
 export type { LowRankChange, Removed, Written } from './lowRankChange.ts';
 export { type Merged, merge } from './merge.ts';
 export {

@@ -33,7 +33,7 @@ import { factorsOf } from '../algebra.ts';
 import { matrixShape } from '../linearMap.ts';
 import type { Theta, WeightChange } from '../parametrization.ts';
 import type { Method } from '../parametrizations/index.ts';
-import { lora } from '../parametrizations/lora.ts';
+import { type Lora, lora } from '../parametrizations/lora.ts';
 import { baseHash } from './baseHash.ts';
 import {
   isKohyaKey,
@@ -304,30 +304,44 @@ export interface WrittenLora {
   readonly up: Float32Array;
 }
 
+type NamedLayer = { readonly part: string; readonly path: string; readonly shape: Shape };
+
+/** A LoRA layer as it is: its own matrices and alpha. */
+export async function loraAsItIs(
+  { part, path, shape }: NamedLayer,
+  { options: { rank, alpha, rsLora } }: Lora,
+  { lora_A, lora_B }: Theta,
+  device?: Device,
+): Promise<WrittenLora> {
+  const [down, up] = [await valuesOf(lora_A!, device), await valuesOf(lora_B!, device)];
+  return { part, path, shape, rank, alpha: rsLora ? alpha * Math.sqrt(rank) : alpha, down, up };
+}
+
 /**
- * The change of a layer as LoRA: its own matrices and alpha where it is LoRA, else those of `factorsOf` with alpha = r.
- * @param W0 as a matrix [m, n]
+ * The change of a weight W0 as LoRA with alpha = r.
  * @throws Error for a change of a whole weight
  */
-export async function writtenLora(
-  layer: { readonly part: string; readonly path: string; readonly shape: Shape; readonly method: Method },
-  {
-    theta,
-    change,
-    W0,
-    device,
-  }: { theta: Theta; change: WeightChange; W0: Tensor; device?: Device | undefined },
+export async function loraOfChange(
+  { part, path, shape }: NamedLayer,
+  change: WeightChange,
+  W0: Tensor,
+  device?: Device,
 ): Promise<WrittenLora> {
-  const { part, path, shape, method } = layer;
-  const values = async (x: Tensor): Promise<Float32Array> => Float32Array.from(await read(x, device));
-  if (method.name === 'lora') {
-    const { rank, alpha, rsLora } = method.options;
-    const [down, up] = [await values(theta.lora_A!), await values(theta.lora_B!)];
-    return { part, path, shape, rank, alpha: rsLora ? alpha * Math.sqrt(rank) : alpha, down, up };
-  }
-  const { B, A } = factorsOf(change, W0);
+  const { B, A } = factorsOf(change, reshape(cast(W0, 'f32'), matrixShape(shape)));
   const rank = A.shape[0]!;
-  return { part, path, shape, rank, alpha: rank, down: await values(A), up: await values(B) };
+  return {
+    part,
+    path,
+    shape,
+    rank,
+    alpha: rank,
+    down: await valuesOf(A, device),
+    up: await valuesOf(B, device),
+  };
+}
+
+async function valuesOf(x: Tensor, device: Device | undefined): Promise<Float32Array> {
+  return Float32Array.from(await read(x, device));
 }
 
 export type LoraStyle = 'diffusers' | 'kohya';
@@ -387,11 +401,16 @@ export async function writeLora(models: Parts<Module>, options: WriteLoraOptions
   for (const [part, model] of Object.entries(models)) {
     for (const { path, layer, adapter } of requireAdapters('writeLora', model, adapterName)) {
       const { shape } = layer.weight;
-      const W0 = reshape(cast(layer.weight.value, 'f32'), matrixShape(shape));
       const { method, change, parameters } = adapter;
-      const theta = Object.fromEntries(Object.entries(parameters).map(([name, { value }]) => [name, value]));
-      layers.push(await writtenLora({ part, path, shape, method }, { theta, change, W0, device }));
-      if (dependsOnBase(method)) bases.push([`${part}.${path}`, layer.weight.value]);
+      const W0 = layer.weight.value;
+      const named = { part, path, shape };
+      if (method.name === 'lora') {
+        const theta = Object.fromEntries(
+          Object.entries(parameters).map(([name, { value }]) => [name, value]),
+        );
+        layers.push(await loraAsItIs(named, method, theta, device));
+      } else layers.push(await loraOfChange(named, change, W0, device));
+      if (dependsOnBase(method)) bases.push([`${part}.${path}`, W0]);
     }
   }
   const shapes = Object.fromEntries(

@@ -33,8 +33,8 @@ export interface StoredLayer {
   readonly method: Method;
   /** The same for all layers of one file and part: what its config says. */
   readonly request: AdapterRequest;
-  /** Theta, float32: most methods take no W0, but files of whole weights hold W0 + D. */
-  theta(W0: Tensor): Theta;
+  /** Theta, float32. Files of whole weights hold W0 + D and need W0; for others it may be null. */
+  theta(W0: Tensor | null): Theta;
 }
 
 export interface StoredAdapter {

@@ -1,1 +1,2 @@
 export { loadPeftFolder, savePeftFolder } from './peftFolder.ts';
+export { readAdapter } from './readAdapter.ts';

@@ -1,7 +1,9 @@
 import type { Command } from 'commander';
+import { convertCommand } from './convert.ts';
 import { doctorCommand } from './doctor.ts';
 import { evalCommand } from './eval.ts';
 import { inspectCommand } from './inspect.ts';
+import { mergeCommand } from './merge.ts';
 import { pretrainCommand } from './pretrain.ts';
 import { sampleCommand } from './sample.ts';
 import { trainCommand } from './train.ts';
@@ -17,6 +19,8 @@ export const commands: readonly (() => Command)[] = [
   evalCommand,
   pretrainCommand,
   inspectCommand,
+  convertCommand,
+  mergeCommand,
   verifyCommand,
   doctorCommand,
 ];

@@ -9,6 +9,7 @@ const plainErrors: ReadonlySet<string> = new Set([
   'ConfigError',
   'DeviceError',
   'SafetensorsError',
+  'TorchFileError',
   'WeightsError',
 ]);
 
