@@ -108,6 +108,21 @@ function deft(args: readonly string[], env: NodeJS.ProcessEnv = {}) {
   });
 }
 
+describe('deft dataset check', () => {
+  it('says what a folder gives, or each thing that is wrong with it', async () => {
+    vi.spyOn(console, 'log').mockImplementation((line) => {
+      output += `${line}\n`;
+    });
+    expect(await runProgram(['dataset', 'check', 'examples/data/robot'], '1.2.3')).toBe(0);
+    expect(output).toMatch(/robot: 5 pictures, 5 in an epoch; captions: 5 from text files/);
+    expect(await runProgram(['dataset', 'check', 'packages'], '1.2.3')).toBe(1);
+    expect(await runProgram(['dataset', 'check', 'examples', '--sice', '3'], '1.2.3')).toBe(2);
+    expect(errors).toBe(
+      "deft: packages: no pictures; expected PNG, JPEG or WebP files\ndeft: unknown option '--sice' (Did you mean --size?)\n",
+    );
+  });
+});
+
 describe('deft doctor', () => {
   it('says which device is used and why, also as JSON', async () => {
     const { code, stdout } = await deft(['doctor', '--json'], { DEFT_ADAPTER: 'none' });

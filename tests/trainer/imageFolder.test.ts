@@ -6,6 +6,7 @@ import {
   decodeImage,
   imageFormat,
   readImageFolder,
+  readTrainingData,
   renderSubject,
   toPlanes,
   trainingScenes,
@@ -307,5 +308,95 @@ describe('an image', async () => {
     ],
   ])('%s is refused', async (_name, bytes, message) => {
     await expect(decodeImage(bytes, 32)).rejects.toThrow(message);
+  });
+});
+
+describe('folders that say how often their pictures are taken', () => {
+  const options = { size: 32, instancePrompt: null, captionProblem: () => null };
+  const inside = (name: string, files: Readonly<Record<string, string | Uint8Array>>): void => {
+    fs.mkdirSync(join(folder, name));
+    put(Object.fromEntries(Object.entries(files).map(([file, data]) => [join(name, file), data])));
+  };
+
+  it('give an epoch with repeats, and captions where there are none', async () => {
+    inside('3_sks toy', { 'a.png': png, 'b.png': png, 'b.txt': 'a big sks toy' });
+    inside('1_toy', { 'c.png': png });
+    put({ 'alone.png': png });
+    const data = await readTrainingData(folder, options);
+    expect(data.pictures.map(({ path, caption }) => [path, caption])).toEqual([
+      ['1_toy/c.png', 'toy'],
+      ['3_sks toy/a.png', 'sks toy'],
+      ['3_sks toy/b.png', 'a big sks toy'],
+    ]);
+    const times = (path: string): number => data.epoch.filter((picture) => picture.path === path).length;
+    expect(data.pictures.map(({ path }) => times(path))).toEqual([1, 3, 3]);
+    expect(data.passedOver.map(({ path }) => path)).toEqual(['alone.png']);
+  });
+
+  it('tell of every problem in any of them', async () => {
+    inside('3_sks toy', { 'a.png': 'no picture' });
+    inside('1_toy', {});
+    await expect(readTrainingData(folder, options)).rejects.toThrow(
+      /1_toy: no pictures.*\n.*3_sks toy\/a.png: not a PNG/,
+    );
+  });
+
+  it('are not needed: a plain folder is an epoch of its own', async () => {
+    put({ 'a.png': png, 'a.txt': 'a toy' });
+    const data = await readTrainingData(folder, options);
+    expect(data.epoch).toEqual(data.pictures);
+  });
+});
+
+describe('metadata.csv', () => {
+  const rows = async (csv: string): Promise<unknown> => {
+    put({ 'a.png': png, 'b.png': png, 'metadata.csv': csv });
+    const found = await reading();
+    return typeof found === 'string' ? found : found.pictures.map(({ path, caption }) => [path, caption]);
+  };
+
+  it.each([
+    'file_name,text\na.png,a toy\nb.png,a hat\n',
+    'text,file_name,more\r\n"a toy",a.png,1\r\n\r\n"a\nhat","b.png",""',
+  ])('captions pictures: %j', async (csv) => {
+    expect(await rows(csv)).toEqual([
+      ['a.png', 'a toy'],
+      ['b.png', 'a hat'],
+    ]);
+  });
+
+  it('may hold commas and quotes', async () => {
+    expect(await rows('file_name,text\na.png,"a ""big"", toy"\nb.png,a hat')).toEqual([
+      ['a.png', 'a "big", toy'],
+      ['b.png', 'a hat'],
+    ]);
+  });
+
+  it.each([
+    ['file,text\na.png,a', 'FOLDER/metadata.csv: expected the columns file_name and text in the first line'],
+    [
+      'file_name,text\na.png,"a toy\n',
+      'FOLDER/metadata.csv: line 2 cannot be read as CSV: is a quote not closed?',
+    ],
+    ['file_name,text\na.png,a,b\n', 'FOLDER/metadata.csv:2: expected 2 columns; got 3'],
+    ['file_name,text\na.png,a\na.png,b', 'FOLDER/metadata.csv:3: a.png has a row already, in line 2'],
+  ])('is refused where it is malformed: %j', async (csv, message) => {
+    expect(await rows(csv)).toContain(message);
+  });
+
+  it('and metadata.jsonl are one too many', async () => {
+    put({ 'metadata.jsonl': '{"file_name": "a.png", "text": "a toy"}' });
+    expect(await rows('file_name,text\na.png,a toy\n')).toContain(
+      'FOLDER/metadata.csv: captions are in metadata.jsonl too; keep one of them',
+    );
+  });
+});
+
+describe('a trigger word', () => {
+  it('is put before captions that lack it', async () => {
+    put({ 'a.png': png, 'a.txt': 'a toy', 'b.png': png, 'b.txt': 'a sks, big' });
+    const options = { size: 32, instancePrompt: null, triggerWord: 'sks', captionProblem: () => null };
+    const { pictures } = await readImageFolder(folder, options);
+    expect(pictures.map(({ caption }) => caption)).toEqual(['sks a toy', 'a sks, big']);
   });
 });

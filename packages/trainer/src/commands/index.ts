@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { convertCommand } from './convert.ts';
+import { datasetCommand } from './dataset.ts';
 import { doctorCommand } from './doctor.ts';
 import { evalCommand } from './eval.ts';
 import { inspectCommand } from './inspect.ts';
@@ -21,6 +22,7 @@ export const commands: readonly (() => Command)[] = [
   inspectCommand,
   convertCommand,
   mergeCommand,
+  datasetCommand,
   verifyCommand,
   doctorCommand,
 ];

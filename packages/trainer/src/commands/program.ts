@@ -38,7 +38,8 @@ function program(version: string): Command {
     .version(version)
     .showSuggestionAfterError();
   for (const make of commands) root.addCommand(make());
-  for (const command of [root, ...root.commands]) {
+  const within = root.commands.flatMap(({ commands }) => commands);
+  for (const command of [root, ...root.commands, ...within]) {
     command
       .exitOverride()
       .configureOutput({ outputError: (text, write) => write(`deft: ${oneLine(text)}\n`) });

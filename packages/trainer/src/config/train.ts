@@ -24,6 +24,10 @@ const sharedKeys = {
   data: section({
     folder: folder(),
     instance_prompt: nullable(text(300)),
+    trigger_word: nullable(text(50)),
+    flip: real(0, 1).default(0),
+    shuffle_captions: flag().default(false),
+    keep_parts: whole(0, 1000).default(0),
   }),
   subject: nullable(choice(subjects)),
 

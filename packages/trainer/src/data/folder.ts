@@ -2,7 +2,7 @@
 import { readdir, realpath } from 'node:fs/promises';
 import { extname, parse } from 'node:path';
 import { UserError } from '../userError.ts';
-import { metadataFile, readMetadata, readSidecar } from './captions.ts';
+import { metadataFiles, readMetadata, readSidecar } from './captions.ts';
 import { decodeImage } from './imageFile.ts';
 import { readInside } from './insideFile.ts';
 
@@ -32,17 +32,19 @@ export interface FolderOptions {
   readonly instancePrompt: string | null;
   /** What is wrong with a caption, such as too many words for the text encoder; null when nothing is. */
   readonly captionProblem: (caption: string) => string | null;
+  /** A word that is put before captions that lack it. */
+  readonly triggerWord?: string | null;
+  /** More problems than this are counted, not listed; default 10. */
+  readonly maxProblems?: number;
 }
 
 const extensions = new Set(['.png', '.jpg', '.jpeg', '.webp']);
 const maxImageBytes = 64 * 2 ** 20;
-/** More problems than this are counted, not listed. */
-const maxProblems = 10;
 
 type CaptionKind = 'text file' | 'row' | 'instance prompt';
 
 /**
- * The pictures of a folder with their captions. A caption is the picture's row in metadata.jsonl, or the text file of
+ * The pictures of a folder with their captions. A caption is the picture's row in metadata.jsonl or metadata.csv, or the text file of
  * the same name beside it, or else the instance prompt.
  *
  * @throws {UserError} exit status 1, one line for each picture or caption that cannot be used
@@ -61,13 +63,15 @@ export async function readImageFolder(folder: string, options: FolderOptions): P
   const problems: string[] = [];
   const problem = (name: string, reason: string): void => void problems.push(`${folder}/${name}: ${reason}`);
 
+  const [metadataFile = 'metadata.jsonl', second] = metadataFiles.filter((name) => names.includes(name));
+  if (second) problem(second, `captions are in ${metadataFile} too; keep one of them`);
   const rows = names.includes(metadataFile)
-    ? await readMetadata(root, (line, reason) => problem(`${metadataFile}:${line}`, reason)).catch(
-        (error: Error) => {
-          problem(metadataFile, error.message);
-          return [];
-        },
-      )
+    ? await readMetadata(root, metadataFile, (line, reason) =>
+        problem(`${metadataFile}:${line}`, reason),
+      ).catch((error: Error) => {
+        problem(metadataFile, error.message);
+        return [];
+      })
     : [];
   const rowOf = new Map(rows.map((row) => [row.file, row]));
   const images = [...new Set([...names.filter(isImageName), ...rowOf.keys()])].sort();
@@ -84,15 +88,19 @@ export async function readImageFolder(folder: string, options: FolderOptions): P
       const pixels = await decodeImage(await readInside(root, path, maxImageBytes), options.size);
       const sidecar = `${path.slice(0, path.length - extname(path).length)}.txt`;
       const own = names.includes(sidecar) ? await readSidecar(root, sidecar) : null;
-      const { caption, kind } = chooseCaption(row?.caption ?? null, own, sidecar, options);
+      const { caption, kind } = chooseCaption(row?.caption ?? null, own, { sidecar, metadataFile }, options);
       pictures.push({ path, caption, pixels });
       sources.push(kind);
     } catch (error) {
       problem(label, (error as Error).message);
     }
   }
-  if (problems.length > 0) throw new UserError(summarise(folder, problems));
-  return { pictures, passedOver: passedOver(names, images), captionSource: describeSources(sources) };
+  if (problems.length > 0) throw new UserError(summarise(folder, problems, options.maxProblems));
+  return {
+    pictures,
+    passedOver: passedOver(names, images),
+    captionSource: describeSources(sources, metadataFile),
+  };
 }
 
 function isImageName(name: string): boolean {
@@ -102,21 +110,23 @@ function isImageName(name: string): boolean {
 function chooseCaption(
   row: string | null,
   own: string | null,
-  sidecar: string,
-  { instancePrompt, captionProblem }: FolderOptions,
+  { sidecar, metadataFile }: { readonly sidecar: string; readonly metadataFile: string },
+  { instancePrompt, captionProblem, triggerWord = null }: FolderOptions,
 ): { caption: string; kind: CaptionKind } {
   if (row && own && row !== own)
     throw new Error(`two captions, in ${metadataFile} and in ${sidecar}; keep one`);
-  const [caption, kind]: [string | null, CaptionKind] = row
+  const [written, kind]: [string | null, CaptionKind] = row
     ? [row, 'row']
     : own
       ? [own, 'text file']
       : [instancePrompt, 'instance prompt'];
-  if (!caption) {
+  if (!written) {
     throw new Error(
       `no caption; write one into ${sidecar} or ${metadataFile}, or give data.instance_prompt for all pictures`,
     );
   }
+  const lacks = triggerWord !== null && !written.split(/[\s,]+/).includes(triggerWord);
+  const caption = lacks ? `${triggerWord} ${written}` : written;
   const wrong = captionProblem(caption);
   if (wrong !== null) throw new Error(`${wrong}: "${caption.slice(0, 100)}"`);
   return { caption, kind };
@@ -125,7 +135,7 @@ function chooseCaption(
 /** The files that are neither a picture nor a caption of one. */
 function passedOver(names: readonly string[], images: readonly string[]): ImageFolder['passedOver'] {
   const stems = new Set(images.map((path) => parse(path).name));
-  const used = new Set([...images, metadataFile]);
+  const used = new Set<string>([...images, ...metadataFiles]);
   return names
     .filter((name) => !used.has(name) && !(extname(name) === '.txt' && stems.has(parse(name).name)))
     .map((path) => ({
@@ -134,7 +144,7 @@ function passedOver(names: readonly string[], images: readonly string[]): ImageF
     }));
 }
 
-function describeSources(sources: readonly CaptionKind[]): string {
+function describeSources(sources: readonly CaptionKind[], metadataFile: string): string {
   const words: Readonly<Record<CaptionKind, string>> = {
     'text file': 'from text files beside the pictures',
     row: `from ${metadataFile}`,
@@ -147,7 +157,7 @@ function describeSources(sources: readonly CaptionKind[]): string {
     .join(', ');
 }
 
-function summarise(folder: string, problems: readonly string[]): string {
+function summarise(folder: string, problems: readonly string[], maxProblems = 10): string {
   if (problems.length <= maxProblems) return problems.join('\n');
   const rest = problems.length - maxProblems;
   return [...problems.slice(0, maxProblems), `${folder}: and ${rest} more problems`].join('\n');

@@ -4,6 +4,7 @@
  */
 import { drawNoise, type NoiseOptions, type Objective } from '../diffusion/objective.ts';
 import { draws } from '../world/index.ts';
+import { type Augmentation, augmented } from './augment.ts';
 import type { Batch } from './batch.ts';
 
 /** A captioned picture: 3 x size x size numbers in [-1, 1]. */
@@ -41,6 +42,8 @@ export interface BatchOptions {
   readonly seed: number;
   readonly objective: Objective;
   readonly noise: NoiseOptions;
+  /** null: pictures and captions as they are. */
+  readonly augmentation: Augmentation | null;
   /** Of a picture: channels, height and width. */
   readonly shape: readonly number[];
 }
@@ -48,7 +51,7 @@ export interface BatchOptions {
 /** The batch of a step. */
 export function captionedBatch(
   items: readonly Captioned[],
-  { batchSize, captionDropout, seed, objective, noise, shape }: BatchOptions,
+  { batchSize, captionDropout, seed, objective, noise, augmentation, shape }: BatchOptions,
   step: number,
 ): Batch {
   const size = items[0]!.pixels.length;
@@ -56,7 +59,9 @@ export function captionedBatch(
   const captions: string[] = [];
   const places = Array.from({ length: batchSize }, (_, i) => step * batchSize + i);
   itemsOfStep(items.length, batchSize, seed, step).forEach((item, i) => {
-    const { pixels, caption } = items[item]!;
+    const { pixels, caption } = augmentation
+      ? augmented(items[item]!, shape.at(-1)!, augmentation, draws(seed ^ 0xa06, places[i]!))
+      : items[item]!;
     const dropped = draws(seed ^ 0xd20b, places[i]!).chance(captionDropout);
     pictures.set(pixels, i * size);
     captions.push(dropped ? '' : caption);

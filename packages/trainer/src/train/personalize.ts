@@ -224,12 +224,12 @@ function batchesOf(model: TextToImage, config: TrainConfig, sets: Sets, k: numbe
   };
   const shape = [3, model.pictureSize, model.pictureSize];
   const { objective } = model;
-  return sets.map((items, i) =>
-    batchTensors(
-      captionedBatch(items, { batchSize, captionDropout, seed: seed + i, objective, noise, shape }, k),
-      model,
-    ),
-  );
+  const { flip, shuffle_captions: shuffleCaptions, keep_parts: keepParts } = config.data;
+  const options = { batchSize, captionDropout, objective, noise, shape };
+  return sets.map((items, i) => {
+    const augmentation = i === 0 ? { flip, shuffleCaptions, keepParts } : null;
+    return batchTensors(captionedBatch(items, { ...options, augmentation, seed: seed + i }, k), model);
+  });
 }
 
 /**

@@ -8,7 +8,7 @@ import { loadBase } from '../base/folder.ts';
 import type { TextToImage } from '../base/textToImage.ts';
 import { type TrainedFiles, teachWordOf, writeTrained } from '../base/trained.ts';
 import { methodNames, type TrainConfig } from '../config/index.ts';
-import { type ImageFolder, readImageFolder } from '../data/index.ts';
+import { type ImageFolder, readTrainingData } from '../data/index.ts';
 import { evaluateSamples, type PromptSamples } from '../metrics/index.ts';
 import {
   chartPng,
@@ -46,9 +46,10 @@ export async function train(config: TrainConfig, open: () => Run, signal: AbortS
   // Everything that can be wrong with the input is found before the run's folder is touched.
   const model = await loadBase(config.base);
   await teachWordOf(model, config);
-  const data = await readImageFolder(config.data.folder, {
+  const data = await readTrainingData(config.data.folder, {
     size: model.pictureSize,
     instancePrompt: config.data.instance_prompt,
+    triggerWord: config.data.trigger_word,
     captionProblem: (caption) => model.captionProblem(caption),
   });
   for (const { path, reason } of data.passedOver) console.error(`deft: ${path} is passed over: ${reason}`);
@@ -67,7 +68,7 @@ export async function train(config: TrainConfig, open: () => Run, signal: AbortS
   if (config.recompute) recomputeBlocks(model.unet);
   using run = open();
   const began = performance.now();
-  const pictures = data.pictures.map(({ pixels, caption }) => ({ pixels, caption }));
+  const pictures = data.epoch.map(({ pixels, caption }) => ({ pixels, caption }));
   const finished = await runSteps<TrainState>({
     label: `train ${config.name}`,
     run,

@@ -1,0 +1,39 @@
+/** Changes of a picture and its caption that keep what they say; each a pure function of the draws it is given. */
+import type { Draws } from '../world/index.ts';
+
+export interface Augmentation {
+  /** How often a picture is mirrored, left for right. */
+  readonly flip: number;
+  /** Whether the parts of a caption that commas separate are put in another order. */
+  readonly shuffleCaptions: boolean;
+  /** How many parts stay in front when they are. */
+  readonly keepParts: number;
+}
+
+/** Square planes mirrored, left for right. */
+export function mirrored(planes: Float32Array, size: number): Float32Array {
+  return planes.map((_, i) => planes[i - (i % size) + (size - 1 - (i % size))]!);
+}
+
+/** The caption with its parts after the first `keep` in an order of the draws (Fisher and Yates). */
+export function shuffledCaption(caption: string, keep: number, draw: Draws): string {
+  const parts = caption.split(',').map((part) => part.trim());
+  for (let i = parts.length - 1; i > keep; i -= 1) {
+    const j = keep + Math.floor(draw.uniform() * (i - keep + 1));
+    [parts[i], parts[j]] = [parts[j]!, parts[i]!];
+  }
+  return parts.join(', ');
+}
+
+/** A picture of square planes and its caption, changed. */
+export function augmented(
+  { pixels, caption }: { readonly pixels: Float32Array; readonly caption: string },
+  size: number,
+  { flip, shuffleCaptions, keepParts }: Augmentation,
+  draw: Draws,
+): { pixels: Float32Array; caption: string } {
+  return {
+    pixels: draw.chance(flip) ? mirrored(pixels, size) : pixels,
+    caption: shuffleCaptions ? shuffledCaption(caption, keepParts, draw) : caption,
+  };
+}
