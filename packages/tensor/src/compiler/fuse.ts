@@ -17,6 +17,7 @@ import { isWorthKeeping, isWorthKeepingBefore } from './cost.ts';
 import { type Draft, maxBuffers, valuesRead, withExpressions, writesOf } from './drafts.ts';
 import { foldEpilogues } from './epilogue.ts';
 import { Expressions, isWhole, type Load, readsOf, type ViewMap, walk } from './expression.ts';
+import { joinFolds } from './folds.ts';
 import { attrsKey, type Ir, maxParts, type Node } from './ir.ts';
 import { mergeMaps } from './merge.ts';
 import { orderLoops, orderMaps } from './order.ts';
@@ -48,7 +49,7 @@ export function fuse(ir: Ir): Fusion {
   for (const pass of [orderLoops, orderMaps, foldEpilogues, writeParts]) {
     drafts = pass(drafts, outputs, expressions);
   }
-  drafts = joinRows(drafts, outputs, expressions, late);
+  for (const pass of [joinRows, joinFolds]) drafts = pass(drafts, outputs, expressions, late);
   const donated = new Map([...ir.donations].map(([output, input]) => [outputs[output]!, input]));
   drafts = mergeMaps(drafts, outputs, expressions, late, donated);
   return { drafts, outputs, expressions, avals: builder.avals };

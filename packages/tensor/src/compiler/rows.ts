@@ -23,7 +23,7 @@ import { Joiner } from './joiner.ts';
 import { joinedLabel } from './merge.ts';
 
 /** Larger kernels spill registers. */
-const maxKernelSize = 160;
+export const maxKernelSize = 160;
 
 /** Rows that keep a device busy although each is the work of one thread or workgroup. */
 const manyRows = 32;
@@ -57,7 +57,8 @@ interface Space {
   readonly reduced: Shape;
 }
 
-function hasRows(draft: Draft | null): draft is ReduceKernel | RowsKernel {
+/** Whether the kernel folds rows of a length that one thread or workgroup may fold. */
+export function hasRows(draft: Draft | null): draft is ReduceKernel | RowsKernel {
   if (draft?.kind !== 'rows' && !(draft?.kind === 'reduce' && draft.fold !== 'argmax')) return false;
   const [rows, length] = [numel(draft.shape), numel(draft.reduced)];
   return length > 1 && (length <= shortRow || (rows >= manyRows && length <= longRow));
@@ -156,7 +157,7 @@ function isCheapToRepeat({ outputs }: RowsKernel): boolean {
 }
 
 /** The kernel told over the given rows; null where its elements are not theirs in the same order. */
-function asRows(draft: Draft, { shape, reduced }: Space, expressions: Expressions): RowsKernel | null {
+export function asRows(draft: Draft, { shape, reduced }: Space, expressions: Expressions): RowsKernel | null {
   const full = [...shape, ...reduced];
   const base = { kind: 'rows', label: draft.label, bindings: [], shape, reduced } as const;
   const rowsOnly = (expr: Expr, from: Shape): Expr | null =>

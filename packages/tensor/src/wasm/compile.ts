@@ -1,5 +1,6 @@
 /** From plans to modules. */
 import { shapeOf } from '../compiler/drafts.ts';
+import { foldsApart } from '../compiler/folds.ts';
 import { DTypeError } from '../errors.ts';
 import type { Kernel, Plan } from '../kernel.ts';
 import { numel } from '../shape.ts';
@@ -8,7 +9,7 @@ import { writeAttend } from './attend.ts';
 import { writeAttendGradient } from './attendGradient.ts';
 import { writeContract } from './contract.ts';
 import { writeMap } from './map.ts';
-import { writeReduce } from './reduce.ts';
+import { isManyColumns, writeReduce } from './reduce.ts';
 import { writeRows } from './rows.ts';
 import { writeScatter } from './scatter.ts';
 import { writeMain } from './tape.ts';
@@ -35,6 +36,7 @@ export function compilePlan(plan: Plan, { relaxed, threads, table }: CompileSett
   const module = new ModuleBuilder(threads > 1);
   const target: Target = { module, relaxed, table, lengths: plan.buffers.map(({ length }) => length) };
   const kernels = plan.kernels
+    .flatMap((kernel) => (isManyColumns(kernel) ? foldsApart(kernel) : [kernel]))
     .filter((kernel) => numel(shapeOf(kernel)) > 0)
     .map((kernel) => ({ kernel, written: writeKernel(target, kernel) }));
   writeMain(module, threads > 1);

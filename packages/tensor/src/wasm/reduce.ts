@@ -3,7 +3,8 @@
  * innermost kept axis (four folds side by side), whichever is read in order. A long reduction with few results is cut
  * into segments of a fixed length, whose folds a second phase folds again; segments do not depend on the threads.
  */
-import type { Expr, ReduceKernel } from '../kernel.ts';
+import { foldsApart, isFolds } from '../compiler/folds.ts';
+import type { Expr, Kernel, ReduceKernel, RowsKernel } from '../kernel.ts';
 import { writeArgmax } from './argmax.ts';
 import type { Local } from './assembler.ts';
 import { Expressions } from './expressions.ts';
@@ -38,6 +39,11 @@ function isSideBySide({ kernel, outer, reduced }: Reduction): boolean {
   const adjacent = (axis: MergedAxis) =>
     affineFunctions([kernel.body]).filter(({ strides }) => Math.abs(strides[axis.source]!) === 1).length;
   return adjacent(kept) > adjacent(folded);
+}
+
+/** Whether a kernel does nothing but fold columns, for which each fold had better go by itself, four columns at a time. */
+export function isManyColumns(kernel: Kernel): kernel is RowsKernel {
+  return kernel.kind === 'rows' && isFolds(kernel) && isSideBySide(reduction(foldsApart(kernel)[0]!));
 }
 
 /** Segments that each output's fold is cut into, and their length. */

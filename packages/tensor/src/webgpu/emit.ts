@@ -9,7 +9,7 @@ import type { Capabilities } from './capabilities.ts';
 import { emitContract } from './contract.ts';
 import type { Launch } from './launch.ts';
 import { emitMap } from './map.ts';
-import { emitReduce } from './reduce.ts';
+import { emitColumns, emitReduce } from './reduce.ts';
 import { emitRows } from './rows.ts';
 import { emitScatter } from './scatter.ts';
 import type { Choose } from './tune.ts';
@@ -32,7 +32,9 @@ function emit(kernel: Kernel, buffers: Buffers, capabilities: Capabilities, choo
     case 'reduce':
       return numel(kernel.shape) === 0 ? [] : [emitReduce(kernel, buffers, capabilities)];
     case 'rows':
-      return numel(kernel.shape) === 0 ? [] : [emitRows(kernel, buffers, capabilities)];
+      return numel(kernel.shape) === 0
+        ? []
+        : [emitColumns(kernel, buffers, capabilities) ?? emitRows(kernel, buffers, capabilities)];
     case 'contract': {
       const empty = numel([...kernel.batch, ...kernel.m, ...kernel.n]) === 0;
       return empty ? [] : [emitContract(kernel, buffers, capabilities, choose)];

@@ -6,7 +6,8 @@
  * the length.
  */
 import { readsOf } from '../compiler/expression.ts';
-import type { Expr, ReduceKernel, Scalar } from '../kernel.ts';
+import { isFolds } from '../compiler/folds.ts';
+import type { Expr, Output, ReduceKernel, RowsKernel, Scalar } from '../kernel.ts';
 import { numel } from '../shape.ts';
 import { storeOne, storeQuad } from './access.ts';
 import { type Buffers, KernelBindings } from './bindings.ts';
@@ -27,8 +28,14 @@ import {
 /** Terms that a lane adds before it adds their sum to its total. */
 export const BLOCK = 32;
 
+/** Folds over the same terms, and outputs of their results. */
+type Folds = Pick<ReduceKernel, 'label' | 'bindings' | 'shape' | 'reduced'> & {
+  readonly folds: readonly Pick<ReduceKernel, 'fold' | 'body'>[];
+  readonly outputs: readonly Output[];
+};
+
 interface Parts {
-  readonly kernel: ReduceKernel;
+  readonly kernel: Folds;
   readonly module: Module;
   readonly bindings: KernelBindings;
   readonly outer: readonly Coordinate[];
@@ -47,12 +54,28 @@ interface Parts {
 export function emitReduce(kernel: ReduceKernel, buffers: Buffers, capabilities: Capabilities): Launch {
   const module = new Module(capabilities);
   const bindings = new KernelBindings(module, buffers, kernel, [kernel.output]);
-  const rank = kernel.shape.length;
-  const space = [...kernel.shape, ...kernel.reduced];
-  const bodyFunctions = functionsOf(kernel.body);
-  const outer = coordinatesOf(space, [...bodyFunctions, ...functionsOf(kernel.output.expr)], 0, rank);
-  const folded = coordinatesOf(space, bodyFunctions, rank);
-  const quads = quadDirection(kernel.body, outer, folded);
+  return emitFolds({ ...kernel, folds: [kernel], outputs: [kernel.output] }, module, bindings);
+}
+
+/** The launch of a rows kernel of nothing but folds where neighbours in memory are in different rows; else null. */
+export function emitColumns(kernel: RowsKernel, buffers: Buffers, capabilities: Capabilities): Launch | null {
+  if (!isFolds(kernel) || spaceOf(kernel).quads !== 'outer') return null;
+  const module = new Module(capabilities);
+  return emitFolds(kernel, module, new KernelBindings(module, buffers, kernel, kernel.outputs));
+}
+
+function spaceOf({ shape, reduced, folds, outputs }: Folds): Pick<Parts, 'outer' | 'folded' | 'quads'> {
+  const space = [...shape, ...reduced];
+  const bodies = folds.map(({ body }) => body);
+  const functions = [...functionsOf(...bodies), ...functionsOf(...outputs.map(({ expr }) => expr))];
+  const outer = coordinatesOf(space, functions, 0, shape.length);
+  const folded = coordinatesOf(space, functionsOf(...bodies), shape.length);
+  return { outer, folded, quads: quadDirection(bodies, outer, folded) };
+}
+
+function emitFolds(kernel: Folds, module: Module, bindings: KernelBindings): Launch {
+  const { capabilities } = module;
+  const { outer, folded, quads } = spaceOf(kernel);
   const outputs = numel(kernel.shape) / (quads === 'outer' ? 4 : 1);
   const terms = numel(kernel.reduced) / (quads === 'folded' ? 4 : 1);
   const lanes = lanesFor(outputs, terms, quads, capabilities);
@@ -61,11 +84,11 @@ export function emitReduce(kernel: ReduceKernel, buffers: Buffers, capabilities:
 }
 
 function quadDirection(
-  body: Expr,
+  bodies: readonly Expr[],
   outer: readonly Coordinate[],
   folded: readonly Coordinate[],
 ): Parts['quads'] {
-  const reads = readsOf(body);
+  const reads = readsOf(...bodies);
   const contiguous = (coordinate: Coordinate | undefined) =>
     coordinate !== undefined &&
     coordinate.extent % 4 === 0 &&
@@ -102,44 +125,49 @@ function emit(parts: Parts): Launch {
     quads === 'outer' ? decomposeRuns(body, 0, outer, position, 4) : decompose(body, 0, outer, position);
   const quad = quads === 'outer' ? named.at(-1)! : null;
   declareQuads(parts);
-  const fold = new Fold(kernel, module, quads);
-  fold.declare(body, 'total');
-  if (terms > 0) emitLoop(parts, body, fold, named, quad);
-  if (quads === 'folded') fold.narrow(body);
-  if (lanes > 1) fold.combineLanes(body, workgroupSize, lanes, byTerm ? 1 : perGroup);
+  const folds = kernel.folds.map((fold, i) => new Fold(fold, module, quads, i));
+  for (const fold of folds) fold.declare(body, 'total');
+  if (terms > 0) emitLoop(parts, body, folds, named, quad);
+  for (const fold of folds) {
+    if (quads === 'folded') fold.narrow(body);
+    if (lanes > 1) fold.combineLanes(body, workgroupSize, lanes, byTerm ? 1 : perGroup);
+  }
   const tail = lanes === 1 ? body : new Statements(module, body);
-  emitStore(parts, tail, fold, new Point([tail], named, quad), position);
+  emitStores(parts, tail, folds, new Point([tail], named, quad), position);
   if (lanes > 1) body.nest(`if (first == 0u && wanted < ${outputs}u)`, tail);
   return launch(module, {
     label: kernel.label,
-    description: `${kernel.fold} ${spaces([...kernel.shape, ...kernel.reduced])} -> ${spaces(kernel.shape)}`,
+    description: `${kernel.folds.map(({ fold }) => fold).join(' ')} ${spaces([...kernel.shape, ...kernel.reduced])} -> ${spaces(kernel.shape)}`,
     workgroupSize,
     workgroups: Math.ceil(outputs / perGroup),
     body,
   });
 
   function declareQuads({ quads: direction }: Parts): void {
-    const epilogue = readsOf(kernel.output.expr).map((read) => bindings.at(read.binding).binding);
-    const output = bindings.output(kernel.output).binding;
+    const bodies = kernel.folds.map((fold) => fold.body);
+    const results = kernel.outputs.map(({ expr }) => expr);
+    const epilogue = readsOf(...results).map((read) => bindings.at(read.binding).binding);
+    const written = kernel.outputs.map((output) => bindings.output(output).binding);
     const coordinates = [...outer, ...folded];
     if (direction === 'folded') {
-      bindings.declareQuads([kernel.body], [], coordinates, folded.at(-1)!, [...epilogue, output]);
+      bindings.declareQuads(bodies, [], coordinates, folded.at(-1)!, [...epilogue, ...written]);
     }
     if (direction === 'outer') {
-      bindings.declareQuads([kernel.body, kernel.output.expr], [kernel.output], coordinates, outer.at(-1)!);
+      bindings.declareQuads([...bodies, ...results], kernel.outputs, coordinates, outer.at(-1)!);
     }
   }
 }
 
-/** The loop of one lane over its terms, into `total`. */
+/** The loop of one lane over its terms, into the totals. */
 function emitLoop(
   { kernel, module, bindings, folded, quads, terms, lanes }: Parts,
   body: Statements,
-  fold: Fold,
+  folds: readonly Fold[],
   named: readonly NamedCoordinate[],
   outerQuad: NamedCoordinate | null,
 ): void {
-  const blocked = kernel.fold === 'sum' && kernel.body.type === 'f32' && terms / lanes > 2 * BLOCK;
+  const isLong = kernel.folds.some(({ fold, body: { type } }) => fold === 'sum' && type === 'f32');
+  const blocked = isLong && terms / lanes > 2 * BLOCK;
   const block = blocked ? new Statements(module, body) : body;
   const inner = new Statements(module, block);
   const inLoop =
@@ -147,46 +175,51 @@ function emitLoop(
   const quad = quads === 'folded' ? inLoop.at(-1)! : outerQuad;
   const point = new Point([body, inner], [...named, ...inLoop], quad);
   const emitter = new Emitter(module, bindings, point);
-  const value = emitter.value(kernel.body);
-  const name = fold.wide ? emitter.wide(value) : value.name;
-  fold.add(inner, blocked ? 'part' : 'total', name, quads === 'folded' ? 'term * 4u' : 'term');
+  kernel.folds.forEach(({ body: expr }, i) => {
+    const value = emitter.value(expr);
+    const fold = folds[i]!;
+    const name = fold.wide ? emitter.wide(value) : value.name;
+    fold.add(inner, blocked ? 'part' : 'total', name, quads === 'folded' ? 'term * 4u' : 'term');
+  });
   if (!blocked) {
     body.nest(`for (var term = first; term < ${terms}u; term += ${lanes}u)`, inner);
     return;
   }
   const stride = BLOCK * lanes;
-  fold.declare(block, 'part');
+  for (const fold of folds) fold.declare(block, 'part');
   block.nest(`for (var term = start; term < min(start + ${stride}u, ${terms}u); term += ${lanes}u)`, inner);
-  block.line('total += part;');
+  for (const fold of folds) fold.takeIn(block);
   body.nest(`for (var start = first; start < ${terms}u; start += ${stride}u)`, block);
 }
 
-function emitStore(
+function emitStores(
   { kernel, module, bindings, quads }: Parts,
   tail: Statements,
-  fold: Fold,
+  folds: readonly Fold[],
   point: Point,
   position: string,
 ): void {
-  const folded = fold.value(tail, quads === 'outer');
-  const emitter = new Emitter(module, bindings, point, [folded]);
-  const value = emitter.value(kernel.output.expr);
-  const access = bindings.output(kernel.output);
-  if (quads !== 'outer') {
-    tail.line(storeOne(module, access, position, value.name));
-    return;
+  const folded = folds.map((fold) => fold.value(tail, quads === 'outer'));
+  const emitter = new Emitter(module, bindings, point, folded);
+  for (const output of kernel.outputs) {
+    const value = emitter.value(output.expr);
+    const access = bindings.output(output);
+    if (quads !== 'outer') {
+      tail.line(storeOne(module, access, position, value.name));
+      continue;
+    }
+    const wide = emitter.wide(value);
+    if (access.binding.quads) {
+      tail.line(storeQuad(module, access, `${position} * 4u`, wide));
+      continue;
+    }
+    ['x', 'y', 'z', 'w'].forEach((component, j) => {
+      tail.line(storeOne(module, access, `${position} * 4u + ${j}u`, `${wide}.${component}`));
+    });
   }
-  const wide = emitter.wide(value);
-  if (access.binding.quads) {
-    tail.line(storeQuad(module, access, `${position} * 4u`, wide));
-    return;
-  }
-  ['x', 'y', 'z', 'w'].forEach((component, j) => {
-    tail.line(storeOne(module, access, `${position} * 4u + ${j}u`, `${wide}.${component}`));
-  });
 }
 
-/** The running value of a fold, in WGSL variables; for argmax, `<name>At` holds where it was met first. */
+/** The running value of fold `index`, in WGSL variables; for argmax, `<name>At` holds where it was met first. */
 class Fold {
   readonly #kind: ReduceKernel['fold'];
   readonly #module: Module;
@@ -194,9 +227,12 @@ class Fold {
   readonly #bodyType: Scalar;
   readonly #quadsAreTerms: boolean;
   #wide: boolean;
-  #name = 'total';
+  readonly #index: number;
+  #name: string;
 
-  constructor(kernel: ReduceKernel, module: Module, quads: Parts['quads']) {
+  constructor(kernel: Folds['folds'][number], module: Module, quads: Parts['quads'], index: number) {
+    this.#index = index;
+    this.#name = `total${index}`;
     this.#quadsAreTerms = quads === 'folded';
     this.#kind = kernel.fold;
     this.#module = module;
@@ -213,7 +249,8 @@ class Fold {
     return registerType(type, wide);
   }
 
-  declare(block: Statements, name: string): void {
+  declare(block: Statements, prefix: 'total' | 'part'): void {
+    const name = prefix + this.#index;
     block.line(`var ${name} = ${this.#registers()}(${this.#kind === 'sum' ? '' : this.#lowest()});`);
     if (this.#kind === 'argmax') block.line(`var ${name}At = ${this.#registers('i32')}();`);
   }
@@ -224,7 +261,8 @@ class Fold {
   }
 
   /** Folds in a value; `term` (u32) is its position, the first of four where it is wide. */
-  add(block: Statements, name: string, value: string, term: string): void {
+  add(block: Statements, prefix: 'total' | 'part', value: string, term: string): void {
+    const name = prefix + this.#index;
     const own = this.#bodyType === 'bool' ? `${this.#registers()}(${value})` : value;
     if (this.#kind === 'sum') block.line(`${name} += ${own};`);
     if (this.#kind === 'max') block.line(`${name} = max(${name}, ${own});`);
@@ -237,22 +275,29 @@ class Fold {
     block.line(`${name} = select(${name}, ${own}, ${better});`);
   }
 
-  /** The four folded values of `total` into one. */
+  /** Takes a part into the total. */
+  takeIn(block: Statements): void {
+    const [total, part] = [`total${this.#index}`, `part${this.#index}`];
+    block.line(this.#kind === 'sum' ? `${total} += ${part};` : `${total} = max(${total}, ${part});`);
+  }
+
+  /** The four folded values of the total into one. */
   narrow(block: Statements): void {
     const components = ['x', 'y', 'z', 'w'];
+    const [total, best] = [this.#name, `best${this.#index}`];
     if (this.#kind === 'argmax') {
-      block.line('var best = total.x;');
-      block.line('var bestAt = totalAt.x;');
+      block.line(`var ${best} = ${total}.x;`);
+      block.line(`var ${best}At = ${total}At.x;`);
       for (const c of components.slice(1))
-        block.line(this.#prefer('best', 'bestAt', `total.${c}`, `totalAt.${c}`));
+        block.line(this.#prefer(best, `${best}At`, `${total}.${c}`, `${total}At.${c}`));
     } else {
-      const [x, y, z, w] = components.map((c) => `total.${c}`);
+      const [x, y, z, w] = components.map((c) => `${total}.${c}`);
       const pairs =
         this.#kind === 'sum' ? `(${x} + ${y}) + (${z} + ${w})` : `max(max(${x}, ${y}), max(${z}, ${w}))`;
-      block.line(`var best = ${pairs};`);
+      block.line(`var ${best} = ${pairs};`);
     }
     this.#wide = false;
-    this.#name = 'best';
+    this.#name = best;
   }
 
   /** Replaces (a, aAt) by (b, bAt) where b is larger, or equal and met earlier. */
@@ -268,8 +313,10 @@ class Fold {
   combineLanes(block: Statements, workgroupSize: number, lanes: number, stride: number): void {
     const name = this.#name;
     const argmax = this.#kind === 'argmax';
-    this.#module.declare(`var<workgroup> shared_values: array<${this.#registers()}, ${workgroupSize}>;`);
-    block.line(`shared_values[${LANE}] = ${name};`);
+    // Folds of one type take turns with one array: a barrier ends the tree of each.
+    const shared = `shared_${this.#wide ? 'quads_' : ''}${this.#type}`;
+    this.#module.declare(`var<workgroup> ${shared}: array<${this.#registers()}, ${workgroupSize}>;`);
+    block.line(`${shared}[${LANE}] = ${name};`);
     if (argmax) {
       this.#module.declare(`var<workgroup> shared_at: array<${this.#registers('i32')}, ${workgroupSize}>;`);
       block.line(`shared_at[${LANE}] = ${name}At;`);
@@ -279,13 +326,13 @@ class Fold {
       const step = new Statements(this.#module, block);
       const other = `${LANE} + ${half * stride}u`;
       if (argmax) {
-        step.line(`let other = shared_values[${other}];`);
+        step.line(`let other = ${shared}[${other}];`);
         step.line(`let otherAt = shared_at[${other}];`);
         step.line(this.#prefer(name, `${name}At`, 'other', 'otherAt'));
         step.line(`shared_at[${LANE}] = ${name}At;`);
-      } else if (this.#kind === 'sum') step.line(`${name} += shared_values[${other}];`);
-      else step.line(`${name} = max(${name}, shared_values[${other}]);`);
-      step.line(`shared_values[${LANE}] = ${name};`);
+      } else if (this.#kind === 'sum') step.line(`${name} += ${shared}[${other}];`);
+      else step.line(`${name} = max(${name}, ${shared}[${other}]);`);
+      step.line(`${shared}[${LANE}] = ${name};`);
       block.nest(`if (first < ${half}u)`, step);
       block.line('workgroupBarrier();');
     }
