@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { Conv2d, initialize, Linear, Module, namedParameters, stateOf } from '@deftjs/autograd/nn';
 import {
   attach,
@@ -89,6 +90,9 @@ describe('learned embeddings', () => {
     const vectors = randomNormal([1, 0], [3, 4]);
     const words = await readLearnedEmbeds('file', await writeLearnedEmbeds({ sks: vectors }));
     expect([...(await read(words.sks!))]).toEqual([...(await read(vectors))]);
+    const older = readFileSync(new URL('../tensor/io/torch/learned_embeds.bin', import.meta.url));
+    const [toy] = Object.entries(await readLearnedEmbeds('file', older));
+    expect([toy![0], toy![1].shape, [...(await read(toy![1]))]]).toEqual(['<toy>', [1, 5], [0, 1, 2, 3, 4]]);
     expect((await readLearnedEmbeds('file', file({ '<cat>': [1, 2] })))['<cat>']!.shape).toEqual([1, 2]);
   });
 

@@ -50,7 +50,7 @@ async function expectEqualWeights(found: string, wanted: string): Promise<void> 
 
 describe('deft merge', () => {
   it('folds a PEFT adapter into the weights that it is on, and changes nothing else', async () => {
-    const adapter = golden('peft-unet-deft-qr');
+    const adapter = golden('peft-unet-deft-relu');
     expect(await run('merge', adapter, '--base', unet, '--out', at('merged')), errors.join()).toBe(0);
     const model = new UNet2DConditionModel(await readConfigFile(join(unet, 'config.json')));
     const before = await weightsOf(unet);
@@ -161,6 +161,18 @@ describe('deft merge', () => {
   it('never writes over what is there', async () => {
     expect(await run('merge', golden('peft-unet-lora'), '--base', unet, '--out', folder)).toBe(2);
     expect(errors).toEqual([`deft: ${folder}: is there already; give another name`]);
+  });
+});
+
+describe('deft inspect --base', () => {
+  it('prints the format, and the rank and change of every layer', async () => {
+    const inspect = (path: string) =>
+      runProgram(['inspect', path, '--base', unet, '--json', at('i.json')], '0');
+    expect(await inspect(golden('peft-unet-lora')), errors.join()).toBe(0);
+    expect(lines.at(-1)).toMatch(/peft-unet-lora: PEFT, method lora, \d+ layers$/);
+    expect(lines[0]).toMatch(/^unet\.\S+ {2}rank 4 {2}\|dW\| [\d.]+ {2}\|dW\|\/\|W\| \d\.\d\de[+-]\d+$/);
+    const { layers } = JSON.parse(readFileSync(at('i.json'), 'utf8'));
+    expect(layers).toHaveLength(lines.length - 1);
   });
 });
 

@@ -7,10 +7,12 @@ import {
   asFloat32,
   memorySource,
   openSafetensors,
+  openTorchFile,
   read,
   SafetensorsError,
   type Tensor,
   tensor,
+  torchTensors,
   unsqueeze,
   writeSafetensors,
 } from '@deftjs/tensor';
@@ -32,7 +34,10 @@ async function readAll(
   nameOf: (key: string) => string | null,
   expected: string,
 ): Promise<Record<string, Tensor>> {
-  const opened = await openSafetensors(memorySource(file, bytes));
+  const source = memorySource(file, bytes);
+  // Older files are of torch.save, whose zips begin so.
+  const isZip = bytes[0] === 0x50 && bytes[1] === 0x4b;
+  const opened = isZip ? torchTensors(await openTorchFile(source)) : await openSafetensors(source);
   const weights: Record<string, Tensor> = {};
   for (const key of opened.names) {
     const name = nameOf(key);

@@ -26,6 +26,7 @@ import { openNamedDevice } from '../base/open.ts';
 import { writeFileAtomically } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
 import { type BaseFolder, type BasePart, openBase, readWeight, shapesOf } from './baseFolder.ts';
+import { changeLine, changeOfLayer, changeWarnings, type LayerChange } from './changes.ts';
 import { checkedBaseHash, readNamedAdapter } from './read.ts';
 
 export interface MergeRequest {
@@ -33,15 +34,6 @@ export interface MergeRequest {
   readonly out: string;
   readonly verify: boolean;
   readonly device: string;
-}
-
-/** What merging did to a layer. */
-export interface MergedLayer {
-  readonly part: string;
-  readonly path: string;
-  /** Frobenius norms of W0 and of the change. */
-  readonly weightNorm: number;
-  readonly changeNorm: number;
 }
 
 const reportFile = 'merge_report.json';
@@ -78,18 +70,14 @@ export async function mergeAdapter(input: string, request: MergeRequest): Promis
   }
 }
 
-function print(out: string, layers: readonly MergedLayer[], difference: number | null): void {
-  for (const { part, path, weightNorm, changeNorm } of layers) {
-    const share = (changeNorm / weightNorm).toExponential(2);
-    console.log(`${part}.${path}  |dW| ${changeNorm.toPrecision(4)}  |dW|/|W| ${share}`);
-  }
+function print(out: string, layers: readonly LayerChange[], difference: number | null): void {
+  for (const layer of layers) console.log(changeLine(layer));
   const checked =
     difference === null
       ? 'not verified'
       : `outputs of every layer within ${difference.toExponential(1)} of the adapter's`;
   console.log(`${out}: ${layers.length} layers merged, ${checked}`);
-  const mean = layers.reduce((sum, layer) => sum + layer.changeNorm / layer.weightNorm, 0) / layers.length;
-  if (!(mean > 1e-6)) console.log('warning: the adapter changes next to nothing: mean |dW|/|W| is about 0');
+  for (const warning of changeWarnings(layers)) console.log(`warning: ${warning}`);
 }
 
 /** Writes the whole folder; parts without the adapter are copied. */
@@ -98,8 +86,8 @@ async function writeMerged(
   { layers }: StoredAdapter,
   base: BaseFolder,
   device: Device,
-): Promise<MergedLayer[]> {
-  const merged: MergedLayer[] = [];
+): Promise<LayerChange[]> {
+  const merged: LayerChange[] = [];
   const changed = Object.entries(base.parts).filter(([part]) => layers.some((layer) => layer.part === part));
   const rewritten = new Set(changed.map(([, { folder }]) => folder));
   fs.cpSync(base.folder, out, {
@@ -117,7 +105,7 @@ async function writeMerged(
       const values = async (): Promise<HostArray> => {
         if (!layer) return (await own.weights.read(name)).data;
         const { W, norms } = await mergedWeight(layer, own, device);
-        merged.push({ part, path: layer.path, ...norms });
+        merged.push(norms);
         return dtype === 'f16' ? Uint16Array.from(W, toHalfBits) : dtype === 'f64' ? Float64Array.from(W) : W;
       };
       return { name, dtype, shape, values };
@@ -150,24 +138,15 @@ async function mergedWeight(
   layer: StoredLayer,
   part: BasePart,
   device: Device,
-): Promise<{ W: Float32Array; norms: Pick<MergedLayer, 'weightNorm' | 'changeNorm'> }> {
-  const W0 = await readWeight(part, layer.path);
-  const { change } = await changeOf(layer, W0, device);
-  const delta = change.delta(W0);
-  const [base, moved] = [await read(W0, device), await read(delta, device)];
-  const W = Float32Array.from(base, (value, i) => value + moved[i]!);
+): Promise<{ W: Float32Array; norms: LayerChange }> {
+  const { W0, delta, norms } = await changeOfLayer(layer, part, device);
+  const W = Float32Array.from(W0, (value, i) => value + delta[i]!);
   if (!W.every(Number.isFinite)) {
     throw new UserError(
       `${layer.part}.${layer.path}: the merged weight holds NaN or infinity; nothing was written`,
     );
   }
-  return { W, norms: { weightNorm: norm(base), changeNorm: norm(moved) } };
-}
-
-function norm(values: ArrayLike<number>): number {
-  let squares = 0;
-  for (let i = 0; i < values.length; i += 1) squares += values[i]! ** 2;
-  return Math.sqrt(squares);
+  return { W, norms };
 }
 
 /**
