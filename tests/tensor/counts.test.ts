@@ -10,7 +10,9 @@ import { lower } from '../../packages/tensor/src/compiler/lower.ts';
 import { placeholder } from '../../packages/tensor/src/tensor.ts';
 import { barriers } from '../../packages/tensor/src/wasm/program.ts';
 import type { Capabilities } from '../../packages/tensor/src/webgpu/capabilities.ts';
+import { openWebGPU } from '../../packages/tensor/src/webgpu/index.ts';
 import { rewrite } from '../../packages/tensor/src/webgpu/rewrite.ts';
+import { describeWebGPU, testAdapter } from '../support/webgpu.ts';
 
 type Tensor = T.Tensor;
 type Tensors = { readonly [name: string]: Tensor };
@@ -78,66 +80,96 @@ function expectCounts(
 
 const meanSquare = (x: Tensor, y: Tensor): Tensor => T.mean(T.square(T.sub(x, y)));
 
+function residualBlock() {
+  const [n, c, side, width] = [2, 64, 16, 256];
+  const image = [n, c, side, side];
+  const parameters = leaves({
+    norm1: [c],
+    norm1Bias: [c],
+    conv1: [c, c, 3, 3],
+    conv1Bias: [c],
+    time: [c, width],
+    timeBias: [c],
+    norm2: [c],
+    norm2Bias: [c],
+    conv2: [c, c, 3, 3],
+    conv2Bias: [c],
+  });
+  const data = leaves({ x: image, embedding: [n, width], target: image });
+  return trainingStep(parameters, data, (p, { x, embedding, target }) => {
+    const first = T.conv2d(T.silu(T.groupNorm(x!, 32, p.norm1, p.norm1Bias)), p.conv1!, p.conv1Bias, {
+      padding: 1,
+    });
+    const time = T.linear(T.silu(embedding!), p.time!, p.timeBias);
+    const h = T.add(first, T.reshape(time, [n, c, 1, 1]));
+    const second = T.conv2d(T.silu(T.groupNorm(h, 32, p.norm2, p.norm2Bias)), p.conv2!, p.conv2Bias, {
+      padding: 1,
+    });
+    return meanSquare(T.add(x!, second), target!);
+  });
+}
+
+function transformerBlock() {
+  const [n, length, c, heads] = [1, 64, 128, 4];
+  const parameters = leaves({
+    norm1: [c],
+    norm1Bias: [c],
+    q: [c, c],
+    k: [c, c],
+    v: [c, c],
+    o: [c, c],
+    oBias: [c],
+    norm2: [c],
+    norm2Bias: [c],
+    up: [4 * c, c],
+    upBias: [4 * c],
+    down: [c, 4 * c],
+    downBias: [c],
+  });
+  const data = leaves({ x: [n, length, c], target: [n, length, c] });
+  return trainingStep(parameters, data, (p, { x, target }) => {
+    const split = (y: Tensor): Tensor => T.permute(T.reshape(y, [n, length, heads, c / heads]), [0, 2, 1, 3]);
+    const y = T.layerNorm(x!, p.norm1, p.norm1Bias);
+    const [q, k, v] = [p.q!, p.k!, p.v!].map((weight) => split(T.linear(y, weight)));
+    const mixed = T.reshape(T.permute(T.attention(q!, k!, v!), [0, 2, 1, 3]), [n, length, c]);
+    const h = T.add(x!, T.linear(mixed, p.o!, p.oBias));
+    const inner = T.gelu(T.linear(T.layerNorm(h, p.norm2, p.norm2Bias), p.up!, p.upBias));
+    return meanSquare(T.add(h, T.linear(inner, p.down!, p.downBias)), target!);
+  });
+}
+
 describe('a training step', () => {
   it('of a residual block with a time embedding', () => {
-    const [n, c, side, width] = [2, 64, 16, 256];
-    const image = [n, c, side, side];
-    const parameters = leaves({
-      norm1: [c],
-      norm1Bias: [c],
-      conv1: [c, c, 3, 3],
-      conv1Bias: [c],
-      time: [c, width],
-      timeBias: [c],
-      norm2: [c],
-      norm2Bias: [c],
-      conv2: [c, c, 3, 3],
-      conv2Bias: [c],
-    });
-    const data = leaves({ x: image, embedding: [n, width], target: image });
-    const step = trainingStep(parameters, data, (p, { x, embedding, target }) => {
-      const first = T.conv2d(T.silu(T.groupNorm(x!, 32, p.norm1, p.norm1Bias)), p.conv1!, p.conv1Bias, {
-        padding: 1,
-      });
-      const time = T.linear(T.silu(embedding!), p.time!, p.timeBias);
-      const h = T.add(first, T.reshape(time, [n, c, 1, 1]));
-      const second = T.conv2d(T.silu(T.groupNorm(h, 32, p.norm2, p.norm2Bias)), p.conv2!, p.conv2Bias, {
-        padding: 1,
-      });
-      return meanSquare(T.add(x!, second), target!);
-    });
-    expectCounts(step, { kernels: 21, launches: 22 });
+    expectCounts(residualBlock(), { kernels: 21, launches: 22 });
   });
 
   it('of a transformer block', () => {
-    const [n, length, c, heads] = [1, 64, 128, 4];
-    const parameters = leaves({
-      norm1: [c],
-      norm1Bias: [c],
-      q: [c, c],
-      k: [c, c],
-      v: [c, c],
-      o: [c, c],
-      oBias: [c],
-      norm2: [c],
-      norm2Bias: [c],
-      up: [4 * c, c],
-      upBias: [4 * c],
-      down: [c, 4 * c],
-      downBias: [c],
-    });
-    const data = leaves({ x: [n, length, c], target: [n, length, c] });
-    const step = trainingStep(parameters, data, (p, { x, target }) => {
-      const split = (y: Tensor): Tensor =>
-        T.permute(T.reshape(y, [n, length, heads, c / heads]), [0, 2, 1, 3]);
-      const y = T.layerNorm(x!, p.norm1, p.norm1Bias);
-      const [q, k, v] = [p.q!, p.k!, p.v!].map((weight) => split(T.linear(y, weight)));
-      const mixed = T.reshape(T.permute(T.attention(q!, k!, v!), [0, 2, 1, 3]), [n, length, c]);
-      const h = T.add(x!, T.linear(mixed, p.o!, p.oBias));
-      const inner = T.gelu(T.linear(T.layerNorm(h, p.norm2, p.norm2Bias), p.up!, p.upBias));
-      return meanSquare(T.add(h, T.linear(inner, p.down!, p.downBias)), target!);
-    });
-    expectCounts(step, { kernels: 33, launches: 34 });
+    expectCounts(transformerBlock(), { kernels: 33, launches: 34 });
+  });
+});
+
+describeWebGPU('a training step', () => {
+  it.each([
+    ['a residual block', residualBlock],
+    ['a transformer block', transformerBlock],
+  ])('of %s is one submit and creates nothing from the second on', async (_, block) => {
+    const graph = block();
+    const device = await openWebGPU((await testAdapter()).adapter);
+    const program = await device.prepare(graph);
+    let storages = graph.inputs.map(({ dtype, size }) => device.upload(dtype, new Float32Array(size)));
+    const data = storages.slice(graph.donations.size);
+    const step = (): void => {
+      const outputs = program.run(storages);
+      outputs.at(-1)!.dispose(); // the loss
+      storages = [...outputs.slice(0, -1), ...data] as typeof storages;
+    };
+    for (let i = 0; i < 2; i += 1) step();
+    const before = device.statistics;
+    for (let i = 0; i < 5; i += 1) step();
+    await device.idle();
+    const dispatches = before.dispatches + 5 * program.kernelCount;
+    expect(device.statistics).toEqual({ ...before, submits: before.submits + 5, dispatches });
+    await device.close();
   });
 });
 
