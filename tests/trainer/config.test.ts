@@ -113,6 +113,8 @@ const refused: readonly (readonly [name: string, text: string | Uint8Array, mess
   ['a missing key in a section', 'name: robot\ndata: {}\n', 'FILE:2:7: data.folder: this key is missing; expected one line of text, 1 to 4096 characters'],
   ['a key of another method', `${good}method: lora\nprojector: qr\n`, 'FILE:5:1: projector: the method lora has no such key; it belongs to deft, para'],
   ['a key of another method than the default', `${good}scale: 2\n`, 'FILE:4:1: scale: the method deft has no such key; it belongs to svdiff'],
+  ['a rank of no size for some layers', `${good}method: lora\nrank_pattern: {to_q: 0}\n`, 'FILE:5:22: rank_pattern.to_q: expected a whole number from 1 to 1024; got 0'],
+  ['a pattern that is none', `${good}parameter_groups: [{match: "("}]\n`, 'FILE:4:28: parameter_groups.0.match: expected a regular expression; got "("'],
   ['a method without its word', `${good}method: textual_inversion\n`, 'FILE:1:1: word: this key is missing; expected one line of text, 1 to 50 characters'],
   ['a slip in a key of a method', `${good}method: lora\nrslorra: true\n`, 'FILE:5:1: rslorra: unknown key; did you mean rslora?'],
   ['an unknown method', `${good}method: dfet\n`, 'FILE:4:9: method: expected deft, para, lora, svdiff, dreambooth, custom_diffusion or textual_inversion; got "dfet"; did you mean deft?'],

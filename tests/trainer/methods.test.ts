@@ -69,7 +69,7 @@ const cases: readonly (readonly [Method, Readonly<Record<string, unknown>>, file
   ],
   [
     'lora',
-    { rslora: true, alpha: 3, dropout: 0.1, ...text },
+    { rslora: true, alpha: 3, dropout: 0.1, rank_pattern: { 'to_out.0': 2 }, ...text },
     [
       'adapter/adapter_config.json',
       'adapter/adapter_model.safetensors',

@@ -1,5 +1,6 @@
 /** The fine-tuning methods of `deft train`, and the keys that each of them has of its own. */
 import { deftPresets, projectors } from '@deftjs/deft';
+import { z } from 'zod';
 import { choice, flag, list, nullable, rate, real, section, text, whole } from './fields.ts';
 
 export const methods = [
@@ -35,6 +36,10 @@ const names = () => list(text(200), 1, 100);
 const rank = () => whole(1, 1024).default(4);
 const dropout = () => real(0, 0.99).default(0);
 const positive = () => real(0, 1e6, { above: true });
+
+/** Numbers of layers that differ from the rest, by the end of the layer's name. */
+const byLayer = <T extends z.ZodType>(of: T) =>
+  z.record(text(200), of, { error: 'expected names of layers with a number each' }).default({});
 
 /** Keys of the methods that hang adapters on layers. */
 const adapterKeys = {
@@ -89,6 +94,8 @@ export const methodKeys = {
     start: choice(['kaiming', 'gaussian']).default('kaiming'),
     rslora: flag().default(false),
     dropout: dropout(),
+    rank_pattern: byLayer(whole(1, 1024)),
+    alpha_pattern: byLayer(positive()),
     learning_rate: rate().default(1e-3),
     ...adapterKeys,
   }),

@@ -40,7 +40,16 @@ function adapterMethod(config: AdapterConfig): Method {
 async function attachAdapters(model: TextToImage, config: AdapterConfig, device: Device): Promise<number> {
   const { seed, target_modules: targetModules, exclude_modules: excludeModules, text_encoder: text } = config;
   const method = adapterMethod(config);
-  const rows = await attach(model.unet, { method, targetModules, excludeModules, seed, device });
+  const patterns =
+    config.method === 'lora' ? { rankPattern: config.rank_pattern, alphaPattern: config.alpha_pattern } : {};
+  const rows = await attach(model.unet, {
+    method,
+    targetModules,
+    excludeModules,
+    ...patterns,
+    seed,
+    device,
+  });
   if (text === null) return rows.length;
   const { target_modules } = text;
   const more = await attach(model.text_encoder, { method, targetModules: target_modules, seed, device });
