@@ -1,6 +1,6 @@
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { namedParameters } from '@deftjs/autograd/nn';
 import { merge } from '@deftjs/deft';
 import { loadPeftFolder } from '@deftjs/deft/node';
@@ -93,7 +93,7 @@ describe('deft merge', () => {
       [`${key}.lora_B.weight`]: { dtype: 'f32', shape: [shape[0]!, 1], data: new Float32Array(shape[0]!) },
     });
     expect(
-      await run('merge', at('a.safetensors'), '--base', pipeline, '--out', at('out')),
+      await run('merge', at('a.safetensors'), '--base', `./${relative('.', pipeline)}`, '--out', at('out')),
       errors.join(),
     ).toBe(0);
     expect(lines.at(-1)).toBe('warning: the adapter changes next to nothing: mean |dW|/|W| is about 0');

@@ -3,7 +3,7 @@
  * diffusers or transformers will do, of any size.
  */
 import fs from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { LayerShapes, Parts } from '@deftjs/deft';
 import { type OpenWeights, openWeights, readConfigFile } from '@deftjs/models/node';
 import { asFloat32, type Shape, type Tensor, tensor } from '@deftjs/tensor';
@@ -24,7 +24,8 @@ export interface BaseFolder extends AsyncDisposable {
 }
 
 /** @throws {UserError} when the folder holds no model */
-export async function openBase(folder: string): Promise<BaseFolder> {
+export async function openBase(named: string): Promise<BaseFolder> {
+  const folder = resolve(named);
   const places = await placesIn(folder);
   const parts: Record<string, BasePart> = {};
   const close = async (): Promise<void> => {

@@ -5,7 +5,7 @@
  * in memory at a time. The folder appears when everything in it is written and checked.
  */
 import fs from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, relative } from 'node:path';
 import { Linear } from '@deftjs/autograd/nn';
 import { changeOf, linearMapOf, matrixShape, type StoredAdapter, type StoredLayer } from '@deftjs/deft';
 import { type WeightToWrite, writeWeights } from '@deftjs/models/node';
@@ -112,7 +112,7 @@ async function writeMerged(
     });
     const file = fs.readdirSync(own.folder).find(isWeightFile)!;
     const name = file.startsWith('diffusion') ? 'diffusion_pytorch_model.safetensors' : 'model.safetensors';
-    await writeWeights(join(out, own.folder.slice(base.folder.length)), name, weights);
+    await writeWeights(join(out, relative(base.folder, own.folder)), name, weights);
   }
   return merged;
 }
