@@ -2,6 +2,7 @@ import { checkpoint, hvp, valueAndGrad } from '@deftjs/autograd';
 import { gradcheck, gradgradcheck } from '@deftjs/autograd/gradcheck';
 import {
   add,
+  attention,
   compile,
   type Graph,
   keyOf,
@@ -106,6 +107,17 @@ describe('checkpoint', () => {
     const [plain, again] = [graph(true), graph(false)];
     expect(bytesOf(again)).toBeLessThan(0.75 * bytesOf(plain));
     expect(runPlan(again)).toEqual(runPlan(plain));
+  });
+
+  it('computes attention again, whose operands it reads a second time', () => {
+    const graph = (segment: (h: Tensor) => Tensor) => {
+      const { value, gradient } = valueAndGrad((x: Tensor) => sum(square(segment(x))))(
+        normal(3, [1, 2, 8, 4]),
+      );
+      return graphOf([value, gradient]);
+    };
+    const itself = (h: Tensor): Tensor => attention(h, h, h);
+    expect(runPlan(graph(checkpoint(itself)))).toEqual(runPlan(graph(itself)));
   });
 
   it('has the derivatives of its function, of first and second order', async () => {

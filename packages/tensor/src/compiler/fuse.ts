@@ -14,7 +14,7 @@ import { contiguousView, padView, permuteView, type View } from '../view.ts';
 import { consumersOf, countUsers, demandedNodes } from './consumers.ts';
 import { readThroughCopies } from './copies.ts';
 import { isWorthKeeping, isWorthKeepingBefore } from './cost.ts';
-import { type Draft, maxBuffers, valuesRead, withExpressions, writesOf } from './drafts.ts';
+import { type Draft, mapOperands, maxBuffers, valuesRead, withExpressions, writesOf } from './drafts.ts';
 import { foldEpilogues } from './epilogue.ts';
 import { Expressions, isWhole, type Load, readsOf, type ViewMap, walk } from './expression.ts';
 import { joinFolds } from './folds.ts';
@@ -95,6 +95,7 @@ function withReads(draft: Draft, rename: (value: number) => number, expressions:
     binding: rename(read.binding),
   });
   if (renamed.kind === 'contract') return { ...renamed, a: operand(renamed.a), b: operand(renamed.b) };
+  if (renamed.kind === 'attend') return { ...renamed, operands: mapOperands(renamed.operands, operand)! };
   if (renamed.kind !== 'scatter') return renamed;
   return { ...renamed, index: operand(renamed.index), values: operand(renamed.values) };
 }
