@@ -51,6 +51,7 @@ function train(
     base,
     steps: 12,
     checkpoint_every: 5,
+    sample_every: 8,
     'sampling.steps': 2,
     'sampling.seeds': '[1]',
   };
@@ -77,6 +78,10 @@ describe('deft train', () => {
     const files = [
       'adapter/adapter_config.json',
       'samples.png',
+      'samples/step-000008.png',
+      'samples/steps.png',
+      'layers.json',
+      'report.html',
       'pictures.png',
       'loss.png',
       'metrics.json',
@@ -111,7 +116,20 @@ describe('deft train', () => {
     expect(resumed.status, resumed.text).toBe(0);
     await train('straight', steps);
     expect(adapterOf('stopped').equals(adapterOf('straight'))).toBe(true);
+    const sheets = ['stopped', 'straight'].map((name) =>
+      fs.readFileSync(join(folder, name, 'samples/steps.png')),
+    );
+    expect(sheets[0]!.equals(sheets[1]!)).toBe(true);
   }, 240_000);
+});
+
+describe('deft plan', () => {
+  test('says what a job takes, and makes no run of it', async () => {
+    const { status, text } = await deft(['plan', 'examples/personalize.yaml', '--set', `base=${base}`]);
+    expect(status, text).toBe(0);
+    expect(text).toMatch(/2,000 steps of 5 pictures: 2,000 epochs/);
+    expect(text).toMatch(/memory .* MB on wasm .* free/);
+  }, 60_000);
 });
 
 describe('deft sample', () => {
@@ -126,6 +144,46 @@ describe('deft sample', () => {
     const plain = await sheet(base, 'base.png');
     expect((await sheet(join(folder, 'whole'), 'none.png', '--strength', '0')).equals(plain)).toBe(true);
     expect((await sheet(join(folder, 'whole'), 'much.png', '--strength', '10')).equals(plain)).toBe(false);
+  }, 240_000);
+});
+
+describe('deft sample --from', () => {
+  const args = ['--prompt', 'a big sks toy', '--prompt', 'a red star', '--seed', '1', '--seed', '7'];
+  const [sheet, each, again] = ['sheet.png', 'each', 'again.png'].map((name) => join(folder, name)) as [
+    string,
+    string,
+    string,
+  ];
+
+  beforeAll(async () => {
+    const options = ['--steps', '2', '--out', sheet, '--out-dir', each];
+    const drawn = await deft(['sample', join(folder, 'whole'), ...args, ...options]);
+    expect(drawn.status, drawn.text).toBe(0);
+  }, 240_000);
+
+  test('draws a sheet and a single picture again, byte for byte', async () => {
+    expect(fs.readdirSync(each)).toHaveLength(4);
+    for (const file of [sheet, join(each, '02-a-red-star-seed-7.png')]) {
+      const { status, text } = await deft(['sample', '--from', file, '--out', again]);
+      expect(status, text).toBe(0);
+      expect(fs.readFileSync(again).equals(fs.readFileSync(file)), file).toBe(true);
+    }
+  }, 240_000);
+
+  test('refuses a model that has changed, a picture without recipe, and options the recipe answers', async () => {
+    const from = ['sample', '--from', sheet, '--out', join(folder, 'no.png')];
+    const cases: [string[], RegExp][] = [
+      [['sample', base, ...from.slice(1)], /other weights than .*base: expected SHA-256/],
+      [[...from, '--seed', '3'], /--seed: not with --from/],
+      [['sample', '--from', join(folder, 'whole/loss.png')], /holds no recipe/],
+      [['sample', base], /--prompt: give at least one/],
+    ];
+    for (const [command, message] of cases) {
+      const { status, text } = await deft(command);
+      expect(text).toMatch(message);
+      expect(status).toBe(2);
+    }
+    expect(fs.existsSync(join(folder, 'no.png'))).toBe(false);
   }, 240_000);
 });
 

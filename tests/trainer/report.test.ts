@@ -16,8 +16,8 @@ import {
 import fc from 'fast-check';
 import sharp from 'sharp';
 import { describe, expect, it } from 'vitest';
+import { runningMean } from '../../packages/trainer/src/report/curve.ts';
 import { gridLayout } from '../../packages/trainer/src/report/grid.ts';
-import { runningMean } from '../../packages/trainer/src/report/lossChart.ts';
 import { caveats, escapeMarkdown } from '../../packages/trainer/src/report/report.ts';
 import { wrapText } from '../../packages/trainer/src/report/svg.ts';
 
@@ -187,16 +187,16 @@ describe('a loss curve', () => {
 
   it('runs through the mean of its neighbourhood', () => {
     const flat = runningMean(
-      points.map(({ step }) => ({ step, loss: 3 })),
+      points.map(({ step }) => ({ step, value: 3 })),
       7,
     );
-    for (const { loss } of flat) expect(loss).toBeCloseTo(3, 12);
+    for (const { value } of flat) expect(value).toBeCloseTo(3, 12);
     const straight = runningMean(
-      points.map(({ step }) => ({ step, loss: step })),
+      points.map(({ step }) => ({ step, value: step })),
       7,
     );
-    expect(straight[100]!.loss).toBeCloseTo(101, 9); // a line is its own mean away from the ends
-    expect(straight[0]!.loss).toBeCloseTo((1 + 8) / 2, 9);
+    expect(straight[100]!.value).toBeCloseTo(101, 9); // a line is its own mean away from the ends
+    expect(straight[0]!.value).toBeCloseTo((1 + 8) / 2, 9);
   });
 });
 
@@ -255,6 +255,7 @@ const data: ReportData = {
   files: {
     trainingPictures: 'training.png',
     comparison: 'before (and) after.png',
+    steps: 'samples/steps.png',
     lossCurve: 'loss.png',
     adapter: 'adapter',
     adapterFormat: 'the file names and keys of PEFT',

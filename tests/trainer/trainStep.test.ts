@@ -44,7 +44,7 @@ async function stepped(
   const model = tinyModel();
   await applyMethod(model, config, device);
   await prepare?.(model);
-  const step = trainStep(model, config, pictures, [], device);
+  const { take: step } = trainStep(model, config, pictures, [], device);
   let state = firstState(model, config);
   const first = await valuesOf(state.weights);
   const losses: number[] = [];

@@ -5,6 +5,7 @@ import { doctorCommand } from './doctor.ts';
 import { evalCommand } from './eval.ts';
 import { inspectCommand } from './inspect.ts';
 import { mergeCommand } from './merge.ts';
+import { planCommand } from './plan.ts';
 import { pretrainCommand } from './pretrain.ts';
 import { sampleCommand } from './sample.ts';
 import { trainCommand } from './train.ts';
@@ -16,6 +17,7 @@ import { verifyCommand } from './verify.ts';
  */
 export const commands: readonly (() => Command)[] = [
   trainCommand,
+  planCommand,
   sampleCommand,
   evalCommand,
   pretrainCommand,

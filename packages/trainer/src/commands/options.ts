@@ -11,19 +11,24 @@ export interface JobOptions {
   readonly runs: string;
 }
 
-/** Adds the options of a command that runs a configured job in a run folder. */
-export function withJobOptions(command: Command): Command {
+/** Adds the options of a command that reads the configuration of a job. */
+export function withConfigOptions(command: Command): Command {
   const append = (value: string, before: readonly string[]): string[] => [...before, value];
   return command
     .option('--set <key=value>', 'override a key of the configuration (repeatable)', append, [])
+    .option('--device <name>', 'auto, webgpu, wasm or reference');
+}
+
+/** Adds the options of a command that runs a configured job in a run folder. */
+export function withJobOptions(command: Command): Command {
+  return withConfigOptions(command)
     .option('--resume', 'go on with the run of this name')
     .option('--fresh', 'delete what deft wrote in the run of this name and start anew')
-    .option('--device <name>', 'auto, webgpu, wasm or reference')
     .option('--runs <folder>', 'where runs are kept', 'runs');
 }
 
 /** Overrides for the configuration: those written, and the device where it is given as an option. */
-export function overridesOf({ set, device }: JobOptions): readonly string[] {
+export function overridesOf({ set, device }: Pick<JobOptions, 'set' | 'device'>): readonly string[] {
   return device === undefined ? set : [...set, `device=${device}`];
 }
 

@@ -1,14 +1,29 @@
 /** `deft sample`: pictures of prompts, drawn by a base model or by what a run made of it. */
 import { Command } from 'commander';
-import type { SampleRequest } from '../base/sample.ts';
+import { UserError } from '../userError.ts';
 import { numberOption } from './numbers.ts';
 
+interface SampleOptions {
+  readonly prompt?: readonly string[];
+  readonly seed?: readonly number[];
+  readonly steps?: number;
+  readonly guidance?: number;
+  readonly strength?: number;
+  readonly from?: string;
+  readonly device?: string;
+  readonly out?: string;
+  readonly outDir?: string;
+}
+
+/** Options that a picture's recipe answers. */
+const inRecipe = ['prompt', 'seed', 'steps', 'guidance', 'strength'] as const;
+
 export function sampleCommand(): Command {
-  const appendSeed = numberOption('seed', 0, 2 ** 32 - 1, { whole: true });
+  const seedNumber = numberOption('seed', 0, 2 ** 32 - 1, { whole: true });
   return new Command('sample')
     .description('draw pictures of prompts with a base model or a run of deft train')
-    .argument('<model>', 'a run folder, a model folder, or the name of a shipped model')
-    .requiredOption(
+    .argument('[model]', 'a run folder, a model folder, or the name of a shipped model')
+    .option(
       '--prompt <text>',
       'what to draw (repeatable)',
       (text: string, before: readonly string[] = []) => [...before, text],
@@ -16,20 +31,37 @@ export function sampleCommand(): Command {
     .option(
       '--seed <number>',
       'noise to start from (repeatable); default 1',
-      (text: string, before?: number[]) => [...(before ?? []), appendSeed(text)],
+      (text: string, before: readonly number[] = []) => [...before, seedNumber(text)],
     )
-    .option('--steps <number>', 'denoising steps', numberOption('steps', 1, 1000, { whole: true }), 25)
-    .option('--guidance <number>', 'guidance scale; 1 is none', numberOption('guidance', 0, 100), 3)
+    .option(
+      '--steps <number>',
+      'denoising steps; default 25',
+      numberOption('steps', 1, 1000, { whole: true }),
+    )
+    .option('--guidance <number>', 'guidance scale, 1 is none; default 3', numberOption('guidance', 0, 100))
     .option(
       '--strength <number>',
-      "how much of the run's adapter: 0 none, 1 all",
+      "how much of the run's adapter: 0 none, 1 all; default 1",
       numberOption('strength', -10, 10),
-      1,
     )
-    .option('--device <name>', 'auto, webgpu, wasm or reference', 'auto')
-    .option('--out <file>', 'where the sheet of pictures is written', 'samples.png')
-    .action(async (model: string, options: SampleRequest) => {
-      const { sample } = await import('../base/sample.ts');
-      await sample(model, { ...options, seed: options.seed ?? [1] });
+    .option('--from <picture>', 'draw again what a PNG file of deft sample holds the recipe of')
+    .option('--device <name>', 'auto, webgpu, wasm or reference; default auto, or that of the recipe')
+    .option('--out <file>', 'where the sheet of pictures is written; default samples.png')
+    .option('--out-dir <folder>', 'write each picture into a file of its own')
+    .action(async (model: string | undefined, options: SampleOptions) => {
+      const { sample, sampleAgain } = await import('../base/sample.ts');
+      const { out, outDir = null, device, from } = options;
+      const places = { out: out ?? (outDir === null ? 'samples.png' : null), outDir };
+      if (from !== undefined) {
+        const given = inRecipe.find((name) => options[name] !== undefined);
+        if (given) throw new UserError(`--${given}: not with --from, whose recipe says it`, 2);
+        const changes = { ...(model && { model }), ...(device && { device }) };
+        return sampleAgain(from, changes, places);
+      }
+      const { prompt, seed = [1], steps = 25, guidance = 3, strength = 1 } = options;
+      if (model === undefined) throw new UserError('sample: give a model, or --from a picture', 2);
+      if (prompt === undefined) throw new UserError('--prompt: give at least one, or --from a picture', 2);
+      const what = { prompts: [...prompt], seeds: [...seed], steps, guidance, strength };
+      await sample({ kind: 'sheet', model, device: device ?? 'auto', ...what }, places);
     });
 }

@@ -53,6 +53,35 @@ export async function gridPng(pictures: readonly Picture[], options: GridOptions
   return encodePng(sheet);
 }
 
+/** One picture pixel for pixel, as a PNG file. */
+export function picturePng(picture: Picture): Promise<Uint8Array> {
+  return stripPng([picture]);
+}
+
+/** Pictures of one size one below the other, pixel for pixel, as a PNG file. */
+export function stripPng(pictures: readonly Picture[]): Promise<Uint8Array> {
+  const { width, height } = pictures[0]!;
+  const rgba = new Uint8Array(4 * width * height * pictures.length);
+  const strip = { width, height: height * pictures.length, rgba };
+  pictures.forEach((picture, i) => {
+    paste(strip, picture, { x: 0, y: i * height }, 1);
+  });
+  return encodePng(strip);
+}
+
+/** The `count` pictures of a file of {@link stripPng}, rounded to 8 bits as it holds them. */
+export async function readStrip(png: Uint8Array, count: number): Promise<Picture[]> {
+  const { default: sharp } = await import('sharp');
+  const { data, info } = await sharp(png).removeAlpha().raw().toBuffer({ resolveWithObject: true });
+  const height = info.height / count;
+  const size = 3 * info.width * height;
+  return Array.from({ length: count }, (_, i) => ({
+    width: info.width,
+    height,
+    data: Float32Array.from(data.subarray(i * size, (i + 1) * size), (byte) => byte / 255),
+  }));
+}
+
 /** The layout of {@link gridPng}. @throws {RangeError} as there */
 export function gridLayout(pictures: readonly Picture[], options: GridOptions): GridLayout {
   const { columns, title, headings = [], rowLabels = [], labels = [], magnification = 4 } = options;

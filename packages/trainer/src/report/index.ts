@@ -1,8 +1,11 @@
 /** Pictures, charts and pages that show what a run did. */
 import { encodePng, rasterize } from './svg.ts';
 
-export { type GridOptions, gridPng, type Heading } from './grid.ts';
-export { type LossPoint, lossChart } from './lossChart.ts';
+export { type CurvePoint, curveChart, type LossPoint, lossChart } from './curve.ts';
+export { type GridOptions, gridPng, type Heading, picturePng, readStrip, stripPng } from './grid.ts';
+export { layersTable } from './layers.ts';
+export { type PageParts, renderPage } from './page.ts';
+export { pngText, withPngText } from './pngText.ts';
 export { type ReportData, renderMetrics, renderReport } from './report.ts';
 
 /** A drawing as a PNG file, `scale` pixels per unit. */

@@ -40,6 +40,8 @@ export interface ReportData {
   readonly files: {
     readonly trainingPictures: string;
     readonly comparison: string;
+    /** Samples over the steps; null when none were drawn. */
+    readonly steps: string | null;
     readonly lossCurve: string;
     readonly adapter: string;
     /** Whose file names and keys they are, in words. */
@@ -59,6 +61,9 @@ export function renderReport(data: ReportData): string {
     `# ${escapeMarkdown(data.name)}`,
     summary(data),
     `## Before and after\n\n${image('The same prompts and seeds without and with the adapter', files.comparison)}`,
+    ...(files.steps === null
+      ? []
+      : [`## Over the steps\n\n${image('The same prompts and seed as training went on', files.steps)}`]),
     `## What it saw\n\n${image('Training pictures with their captions', files.trainingPictures)}`,
     `## In numbers\n\n${numbers(data.evaluation)}`,
     promptTable(data.evaluation),

@@ -51,6 +51,15 @@ export function writeFileDurably(path: string, bytes: Uint8Array): void {
   }
 }
 
+/** Makes a folder and those above it where they are missing. @throws {UserError} when the disk refuses */
+export function makeFolder(path: string): void {
+  try {
+    fs.mkdirSync(path, { recursive: true });
+  } catch (error) {
+    throw diskError(path, 0, error);
+  }
+}
+
 /** Makes renames and deletions in a folder durable. */
 export function flushFolder(path: string): void {
   if (process.platform === 'win32') return; // folders cannot be opened there
@@ -79,6 +88,7 @@ const reasons: Readonly<Record<string, string>> = {
   ENOTDIR: 'a part of the path is not a folder',
   ENOENT: 'the folder is gone',
   EISDIR: 'a folder has this name',
+  EEXIST: 'a file has this name',
 };
 
 /** The error of a failed write in the user's words; errors of other kinds come back as they are. */

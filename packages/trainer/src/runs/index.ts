@@ -1,5 +1,5 @@
 /** Folders of runs: atomic files, checkpoints, resuming. */
-export { writeFileAtomically } from './atomicFile.ts';
+export { makeFolder, writeFileAtomically } from './atomicFile.ts';
 export {
   type Checkpoint,
   type CheckpointFiles,
@@ -10,4 +10,4 @@ export {
   saveCheckpoint,
 } from './checkpoints.ts';
 export { checkRun, openRun, type Run, type RunMode, type RunRequest } from './run.ts';
-export { openStepLog, type StepLog, type StepValues } from './stepLog.ts';
+export { openStepLog, readStepLog, type StepLine, type StepLog, type StepValues } from './stepLog.ts';

@@ -7,7 +7,7 @@
 import fs from 'node:fs';
 import { dirname, join } from 'node:path';
 import { UserError } from '../userError.ts';
-import { diskError, writeFileAtomically } from './atomicFile.ts';
+import { diskError, makeFolder, writeFileAtomically } from './atomicFile.ts';
 import {
   type CheckpointFiles,
   listCheckpoints,
@@ -187,14 +187,6 @@ function removeMade(folder: string, files: readonly string[]): void {
   const deepestFirst = [...folders].sort((a, b) => b.length - a.length);
   for (const path of deepestFirst) {
     if (fs.existsSync(path) && fs.readdirSync(path).length === 0) fs.rmdirSync(path);
-  }
-}
-
-function makeFolder(path: string): void {
-  try {
-    fs.mkdirSync(path, { recursive: true });
-  } catch (error) {
-    throw diskError(path, 0, error);
   }
 }
 

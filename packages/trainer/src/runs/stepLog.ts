@@ -11,7 +11,8 @@ export type StepValues = Readonly<Record<string, number>>;
 const logFile = 'log.jsonl';
 const eventFile = 'tensorboard/events.out.tfevents.deft';
 
-interface Line {
+/** What one step measured. */
+export interface StepLine {
   /** Counted from 1. */
   readonly step: number;
   /** Seconds since 1970. */
@@ -32,7 +33,7 @@ export function openStepLog(run: Run, done: number): StepLog {
   const kept = linesOf(run.read(logFile)).filter(({ step }) => step <= done);
   run.write(logFile, kept.map(asJson).join(''));
   run.write(eventFile, Buffer.concat([eventFileHeader(kept[0]?.time ?? now()), ...kept.map(asEvent)]));
-  let pending: Line[] = [];
+  let pending: StepLine[] = [];
   return {
     add(step, values) {
       pending.push({ step, time: now(), values });
@@ -46,20 +47,25 @@ export function openStepLog(run: Run, done: number): StepLog {
   };
 }
 
+/** The steps in the log of a run, in order. */
+export function readStepLog(run: Run): readonly StepLine[] {
+  return linesOf(run.read(logFile));
+}
+
 function now(): number {
   return Date.now() / 1000;
 }
 
-function asJson({ step, time, values }: Line): string {
+function asJson({ step, time, values }: StepLine): string {
   return `${JSON.stringify({ step, time, ...values })}\n`;
 }
 
-function asEvent({ step, time, values }: Line): Uint8Array {
+function asEvent({ step, time, values }: StepLine): Uint8Array {
   return scalarEvent(step, time, values);
 }
 
 /** The whole lines of a log; a crash can have torn the last. */
-function linesOf(log: Uint8Array | null): Line[] {
+function linesOf(log: Uint8Array | null): StepLine[] {
   const text = new TextDecoder().decode(log ?? new Uint8Array());
   return text
     .slice(0, text.lastIndexOf('\n') + 1)

@@ -130,7 +130,7 @@ function updateOf(config: TrainConfig) {
 }
 
 /**
- * The training step as a function of (state, step number), compiled. The state passed in is used up.
+ * The training step: `take` is a function of (state, step number), compiled. The state passed in is used up.
  * @param pictures what is to be learnt
  * @param prior what is to be kept; may be empty
  */
@@ -172,13 +172,28 @@ export function trainStep(
     },
   );
 
-  return async (state: TrainState, step: number): Promise<Taken<TrainState>> => {
-    const learningRate = rates(step);
-    const given: Rates = {
-      learningRate: tensor(learningRate),
-      averageDecay: tensor(averageDecay(config.ema_decay ?? 0, step)),
-      start,
-    };
+  const ratesOf = (step: number): Rates => ({
+    learningRate: tensor(rates(step)),
+    averageDecay: tensor(averageDecay(config.ema_decay ?? 0, step)),
+    start,
+  });
+  const nothing = (state: TrainState): Sum => ({
+    loss: zeros([]),
+    gradient: treeMap((x) => zeros(x.shape), state.weights),
+  });
+
+  /** Compiles the step and uploads the weights that stay as they are. */
+  const prepare = async (state: TrainState): Promise<void> => {
+    const [batches, dropped] = [batchesOf(model, config, sets, 0), dropoutKey(config.seed, 0)];
+    if (parts === 1) await whole.explain(state, batches, dropped, ratesOf(0));
+    else {
+      await part.explain(nothing(state), state.weights, batches, dropped);
+      await last.explain(state, nothing(state), ratesOf(0));
+    }
+  };
+
+  const take = async (state: TrainState, step: number): Promise<Taken<TrainState>> => {
+    const given = ratesOf(step);
     const used: Tensor[] = [];
     /** Batch `k` of the run. */
     const seen = (k: number): readonly [readonly BatchTensors[], Tensor] => {
@@ -188,8 +203,7 @@ export function trainStep(
     };
     const taken = async () => {
       if (parts === 1) return whole(state, ...seen(step), given);
-      const gradient = treeMap((x) => zeros(x.shape), state.weights);
-      let sum: Sum = { loss: zeros([]), gradient };
+      let sum = nothing(state);
       for (let k = 0; k < parts; k += 1) {
         const before = sum;
         sum = await part(before, state.weights, ...seen(step * parts + k));
@@ -204,9 +218,11 @@ export function trainStep(
     return {
       state: result.state,
       loss: value,
-      measured: { learning_rate: learningRate, gradient_norm: norm },
+      measured: { learning_rate: rates(step), gradient_norm: norm },
     };
   };
+
+  return { prepare, take };
 }
 
 /** The key of dropout in batch k. */

@@ -1,29 +1,36 @@
 /** `deft train`, from a configuration to a run folder with adapter, pictures, numbers and a report. */
 import { performance } from 'node:perf_hooks';
 import { loadState, namedParameters } from '@deftjs/autograd/nn';
+import { diagnose, type LayerDiagnostics } from '@deftjs/deft';
 import { type Device, numel } from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
 import { drawPrompts, withWeights } from '../base/draw.ts';
 import { loadBase } from '../base/folder.ts';
 import type { TextToImage } from '../base/textToImage.ts';
 import { type TrainedFiles, teachWordOf, writeTrained } from '../base/trained.ts';
-import { methodNames, type TrainConfig } from '../config/index.ts';
+import { methodNames, type TrainConfig, writeConfig } from '../config/index.ts';
 import { type ImageFolder, readTrainingData } from '../data/index.ts';
 import { evaluateSamples, type PromptSamples } from '../metrics/index.ts';
 import {
   chartPng,
+  curveChart,
   gridPng,
+  layersTable,
   lossChart,
   type ReportData,
   renderMetrics,
+  renderPage,
   renderReport,
 } from '../report/index.ts';
-import type { Run } from '../runs/index.ts';
+import { type Run, readStepLog } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
 import { fromPlanes, subjectWords } from '../world/index.ts';
+import type { Captioned } from './dataset.ts';
 import { halveFrozen, recomputeBlocks } from './memory.ts';
 import { applyMethod, settingsInWords, type TrainedPart } from './method.ts';
 import { faultOf, firstState, learnt, priorPictures, type TrainState, trainStep } from './personalize.ts';
+import { checkBaseFits, checkFits, type Plan, planLines, planTraining } from './plan.ts';
+import { addStepSamples, stepsSheet } from './stepSamples.ts';
 import { type Finished, runSteps } from './steps.ts';
 
 /** The prompts to draw: those configured, else the captions of the pictures. */
@@ -36,14 +43,31 @@ function promptsOf(model: TextToImage, config: TrainConfig, data: ImageFolder): 
   return prompts;
 }
 
+/** A job whose input has been found right: the adapted model, and everything that its steps take. */
+interface Prepared {
+  readonly model: TextToImage;
+  readonly data: ImageFolder;
+  /** The pictures to learn, and those of what the base knows. */
+  readonly sets: readonly (readonly Captioned[])[];
+  readonly prompts: readonly string[];
+  readonly device: Device;
+  readonly trained: TrainedPart;
+  readonly first: TrainState;
+  readonly step: ReturnType<typeof trainStep>;
+  readonly plan: Plan;
+}
+
 /**
- * Trains as configured and leaves in the run's folder: checkpoints, the files of
- * base/trained.ts, samples.png, pictures.png,
- * loss.png, metrics.json and report.md. Returns early, with a checkpoint and without a report, when aborted.
+ * Everything before the first step: what can be wrong with the input is found here, before the run's folder is touched.
+ * @param untrained called with the model as the base is, before the method is applied
  * @throws {UserError}
  */
-export async function train(config: TrainConfig, open: () => Run, signal: AbortSignal): Promise<void> {
-  // Everything that can be wrong with the input is found before the run's folder is touched.
+async function prepare(
+  config: TrainConfig,
+  untrained: (model: TextToImage, prompts: readonly string[], device: Device) => Promise<void>,
+): Promise<Prepared> {
+  const freeBytes = process.availableMemory();
+  checkBaseFits(config.base, freeBytes);
   const model = await loadBase(config.base);
   await teachWordOf(model, config);
   const data = await readTrainingData(config.data.folder, {
@@ -56,43 +80,82 @@ export async function train(config: TrainConfig, open: () => Run, signal: AbortS
   const prompts = promptsOf(model, config, data);
   const { device, why } = await openDevice(config.device);
   console.error(`deft: ${why}`);
-  const { seeds, steps, guidance_scale: guidanceScale } = config.sampling;
-  const drawSamples = () => drawPrompts(model, { prompts, seeds, steps, guidanceScale, device });
-
-  const before = await drawSamples();
+  await untrained(model, prompts, device);
   const prior = await priorPictures(model, config, device);
   const trained = await applyMethod(model, config, device).catch((error: Error) => {
     throw new UserError(error.message, 2);
   });
   if (config.precision === 'f16') await halveFrozen(model, device);
   if (config.recompute) recomputeBlocks(model.unet);
-  using run = open();
-  const began = performance.now();
+  const first = firstState(model, config);
   const pictures = data.epoch.map(({ pixels, caption }) => ({ pixels, caption }));
+  const step = trainStep(model, config, pictures, prior, device);
+  const sets = [pictures, prior];
+  const plan = await planTraining({
+    config,
+    model,
+    data,
+    prompts,
+    sets,
+    trained,
+    first,
+    step,
+    device,
+    freeBytes,
+  });
+  return { model, data, sets, prompts, device, trained, first, step, plan };
+}
+
+/** Prints what a job would do and need, having compiled its step and trained nothing. @throws {UserError} as {@link train} */
+export async function plan(config: TrainConfig): Promise<void> {
+  const prepared = await prepare(config, async () => {});
+  console.log(planLines(prepared.plan).join('\n'));
+  checkFits(prepared.plan);
+}
+
+/**
+ * Trains as configured and leaves in the run's folder: checkpoints, the files of base/trained.ts, samples.png and
+ * samples/, pictures.png, loss.png, metrics.json, layers.json, report.md and report.html. Returns early, with a
+ * checkpoint and without a report, when aborted.
+ * @throws {UserError}
+ */
+export async function train(config: TrainConfig, open: () => Run, signal: AbortSignal): Promise<void> {
+  const { seeds, steps, guidance_scale: guidanceScale } = config.sampling;
+  let before: readonly PromptSamples[] = [];
+  const prepared = await prepare(config, async (model, prompts, device) => {
+    before = await drawPrompts(model, { prompts, seeds, steps, guidanceScale, device });
+  });
+  const { model, data, sets, prompts, device, trained, first, step } = prepared;
+  for (const line of planLines(prepared.plan)) console.error(`deft: ${line}`);
+  checkFits(prepared.plan);
+  const drawSamples = (of: readonly number[]) =>
+    drawPrompts(model, { prompts, seeds: of, steps, guidanceScale, device });
+  using run = open();
+  const sampleEvery = config.sample_every ?? config.steps;
+  const isSampled = (done: number): boolean => done % sampleEvery === 0 && done < config.steps;
+  if (config.sample_every !== null) await addStepSamples(run, 0, before, sampleEvery);
+  const began = performance.now();
   const finished = await runSteps<TrainState>({
     label: `train ${config.name}`,
     run,
     total: config.steps,
     checkpointEvery: config.checkpoint_every,
     keepCheckpoints: config.keep_checkpoints,
-    first: firstState(model, config),
-    step: trainStep(model, config, pictures, prior, device),
-    fault: (state, step) => faultOf(model, config, [pictures, prior], state, step, device),
+    first,
+    step: step.take,
+    fault: (state, at) => faultOf(model, config, sets, state, at, device),
     after: async (state, done) => {
-      if (config.sample_every === null || done % config.sample_every !== 0) return;
-      const samples = await withWeights(model, learnt(state), drawSamples);
-      const sheet = await gridPng(
-        samples.flatMap((sample) => sample.pictures),
-        { columns: seeds.length, rowLabels: prompts, title: `${config.name}, step ${done}` },
-      );
-      run.write(`samples/step-${String(done).padStart(6, '0')}.png`, sheet);
+      if (!isSampled(done)) return;
+      const samples = await withWeights(model, learnt(state), () => drawSamples(seeds.slice(0, 1)));
+      await addStepSamples(run, done, samples, sampleEvery);
     },
     stop: () => signal.aborted,
   });
   const seconds = (performance.now() - began) / 1000;
   if (signal.aborted && finished.done < config.steps) return;
   loadState(model, learnt(finished.state), true);
-  const after = await drawSamples();
+  const after = await drawSamples(seeds);
+  if (config.sample_every !== null) await addStepSamples(run, finished.done, after, sampleEvery);
   await writeResults({ config, model, device, data, trained, before, after, finished, seconds, run });
 }
 
@@ -142,7 +205,41 @@ async function writeResults(results: Results): Promise<void> {
   run.write('loss.png', await chartPng(await lossChart(points, config.name)));
   const report = reportOf(results, written, bytes);
   run.write('metrics.json', renderMetrics(report));
-  console.error(`deft: ${run.write('report.md', renderReport(report))}`);
+  const markdown = renderReport(report);
+  run.write('report.md', markdown);
+  const layers = await diagnostics(results);
+  if (layers.length > 0) run.write('layers.json', `${JSON.stringify(layers, null, 2)}\n`);
+  const steps = report.files.steps === null ? [] : ([[stepsSheet, run.read(stepsSheet)!]] as const);
+  const page = renderPage({
+    name: config.name,
+    markdown,
+    pictures: new Map([['samples.png', comparison], ['pictures.png', pictures], ...steps]),
+    charts: new Map([['loss.png', await curves(run)]]),
+    layers: layers.length > 0 ? layersTable(layers) : null,
+    config: writeConfig(config),
+  });
+  console.error(`deft: ${run.write('report.html', page)}`);
+}
+
+/**
+ * What the adapters do to their layers; none of methods without a rank: their changes are whole weights, each of which
+ * would have to be decomposed.
+ */
+async function diagnostics({ config, model, device }: Results): Promise<LayerDiagnostics[]> {
+  return 'rank' in config ? diagnose(model, undefined, device) : [];
+}
+
+/** Drawings of everything that was logged. */
+function curves(run: Run): Promise<string[]> {
+  const lines = readStepLog(run);
+  const names = Object.keys(lines[0]?.values ?? {});
+  const drawings = names.map((name) =>
+    curveChart(
+      lines.map(({ step, values }) => ({ step, value: values[name]! })),
+      { title: name.replaceAll('_', ' '), smooth: name !== 'learning_rate', height: 260, dots: 600 },
+    ),
+  );
+  return Promise.all(drawings);
 }
 
 /** The mean of up to `count` losses from either end. */
@@ -185,6 +282,7 @@ function reportOf(results: Results, written: TrainedFiles, adapterBytes: number)
     files: {
       trainingPictures: 'pictures.png',
       comparison: 'samples.png',
+      steps: config.sample_every === null ? null : stepsSheet,
       lossCurve: 'loss.png',
       adapter: written.main,
       adapterFormat: written.format,
