@@ -13,6 +13,11 @@ const pages = [
   { page: 'autograd-nn', module: '@deftjs/autograd/nn', entry: 'packages/autograd/src/nn/index.ts' },
   { page: 'autograd-optim', module: '@deftjs/autograd/optim', entry: 'packages/autograd/src/optim/index.ts' },
   {
+    page: 'autograd-linalg',
+    module: '@deftjs/autograd/linalg',
+    entry: 'packages/autograd/src/linalg/index.ts',
+  },
+  {
     page: 'autograd-gradcheck',
     module: '@deftjs/autograd/gradcheck',
     entry: 'packages/autograd/src/gradcheck.ts',
