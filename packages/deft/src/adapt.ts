@@ -82,7 +82,11 @@ export async function attach(module: Module, options: AttachOptions): Promise<Ad
     });
   }
   const values = await onHost(thetas, device);
-  const request: AdapterRequest = { method, targetModules, excludeModules: excludeModules ?? null };
+  const request: AdapterRequest = {
+    method,
+    targetModules,
+    excludeModules: excludeModules?.length ? excludeModules : null,
+  };
   const fixed: Theta[] = [];
   for (const { layer, group } of planned)
     fixed.push((await group.method.fixed?.(layer.weight.value, device)) ?? {});
