@@ -1,3 +1,4 @@
+import { symmetricEigen } from '@deftjs/autograd/linalg';
 import { initialize, Linear } from '@deftjs/autograd/nn';
 import {
   attach,
@@ -13,7 +14,6 @@ import {
 import { randomNormal, referenceDevice, setDevice } from '@deftjs/tensor';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { symmetricEigen } from '../../packages/deft/src/decompositions/symmetricEigen.ts';
 import { eye, largest, matrices, matrixOf, plus, product, transposed } from './matrices.ts';
 
 beforeAll(() => setDevice(referenceDevice()));

@@ -10,7 +10,7 @@
  *     I - K            is 1 outside of [L, T] = B H with B^T B = I, and I - H_L H_T^T within, [L, T]^T [L, T] = H^T H
  *                      (4)
  */
-import { svdOnHost } from '@deftjs/autograd/linalg';
+import { svdOnHost, symmetricEigen } from '@deftjs/autograd/linalg';
 import type { Module } from '@deftjs/autograd/nn';
 import {
   cast,
@@ -30,7 +30,6 @@ import {
 } from '@deftjs/tensor';
 import { type AttachedAdapter, requireAdapters } from './adapter.ts';
 import { isLowRank } from './algebra.ts';
-import { symmetricEigen } from './decompositions/symmetricEigen.ts';
 import { type AdaptedLayer, matrixShape } from './linearMap.ts';
 import type { LowRankChange } from './lowRankChange.ts';
 

@@ -40,7 +40,6 @@ export {
 } from './algebra.ts';
 export { type BlockStrengths, setBlockStrengths, styleAndLayout, styleOnly } from './blockStrength.ts';
 export { crossAttentionKeysAndValues, mergeConcepts } from './customDiffusion.ts';
-export { symmetricEigen } from './decompositions/symmetricEigen.ts';
 export { diagnose, type LayerDiagnostics } from './diagnostics.ts';
 export { baseHash, joinedHash, weightHash } from './files/baseHash.ts';
 export {

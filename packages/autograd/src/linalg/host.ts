@@ -149,12 +149,18 @@ function diagonalise(d: Float64Array, e: Float64Array, Z: Rows): void {
   }
 }
 
-/** Eigenvalues, smallest first, and the eigenvector of each as a row. A, symmetric, is used up. */
-function symmetricEigen(A: Rows): { readonly values: Float64Array; readonly vectors: Rows } {
-  const { d, e, H } = tridiagonal(A);
+/**
+ * The eigenvalues of a symmetric matrix given in rows, largest first, and the eigenvector of each as a row, in float64.
+ * NaN in the matrix gives NaN.
+ */
+export function symmetricEigen(matrix: readonly ArrayLike<number>[]): {
+  readonly values: number[];
+  readonly vectors: number[][];
+} {
+  const { d, e, H } = tridiagonal(matrix.map((row) => Float64Array.from(row)));
   diagonalise(d, e, H);
-  const order = Array.from(d, (_, i) => i).sort((i, j) => d[i]! - d[j]!);
-  return { values: Float64Array.from(order, (i) => d[i]!), vectors: order.map((i) => H[i]!) };
+  const order = Array.from(d, (_, i) => i).sort((i, j) => d[j]! - d[i]!);
+  return { values: order.map((i) => d[i]!), vectors: order.map((i) => Array.from(H[i]!)) };
 }
 
 const mostSweeps = 40;
@@ -203,8 +209,9 @@ function transposed(a: Rows): Rows {
 function singularTriples(A: Rows): { readonly U: Rows; readonly S: Float64Array; readonly V: Rows } {
   const columns = transposed(A);
   const { vectors } = symmetricEigen(columns.map((x) => Float64Array.from(columns, (y) => dot(x, y))));
-  const images = product(vectors, columns); // (A v)^T
-  orthogonalise(images, vectors);
+  const V = vectors.map((vector) => Float64Array.from(vector));
+  const images = product(V, columns); // (A v)^T
+  orthogonalise(images, V);
   const lengths = images.map((row) => Math.sqrt(dot(row, row)));
   const order = lengths.map((_, i) => i).sort((i, j) => lengths[j]! - lengths[i]!);
   const sorted = order.map((i) => images[i]!);
@@ -212,7 +219,7 @@ function singularTriples(A: Rows): { readonly U: Rows; readonly S: Float64Array;
   Q.forEach((row, i) => {
     if (dot(row, sorted[i]!) < 0) addTo(row, -2, row);
   });
-  return { U: Q, S: Float64Array.from(order, (i) => lengths[i]!), V: order.map((i) => vectors[i]!) };
+  return { U: Q, S: Float64Array.from(order, (i) => lengths[i]!), V: order.map((i) => V[i]!) };
 }
 
 async function rowsOf(op: string, A: Tensor, device?: Device): Promise<Rows> {
@@ -242,7 +249,11 @@ export async function eighOnHost(A: Tensor, device?: Device): Promise<Eigen> {
   const rows = await rowsOf('eighOnHost', A, device);
   const symmetric = rows.map((row, i) => row.map((x, j) => (x + rows[j]![i]!) / 2));
   const { values, vectors } = symmetricEigen(symmetric);
-  return { values: vectorLike(A, values), vectors: matrixLike(A, transposed(vectors)) };
+  const ascending = vectors.map((vector) => Float64Array.from(vector)).reverse();
+  return {
+    values: vectorLike(A, Float64Array.from(values).reverse()),
+    vectors: matrixLike(A, transposed(ascending)),
+  };
 }
 
 /** As `svd`, of one matrix [m, n] of any size; signs of vectors as they come. @throws ShapeError */

@@ -1,6 +1,6 @@
 /** Decompositions of matrices [..., m, n] as differentiable functions, batched over leading axes. */
 export { type Eigen, eigh } from './eigh.ts';
-export { eighOnHost, qrOnHost, svdOnHost } from './host.ts';
+export { eighOnHost, qrOnHost, svdOnHost, symmetricEigen } from './host.ts';
 export { type NonNegativeFactors, nmf } from './nmf.ts';
 export { polar, polarFactor } from './polar.ts';
 export { orthonormalBases, orthonormalBasis, qr } from './qr.ts';

@@ -1,5 +1,5 @@
 /** The distance between two sets of feature vectors (Heusel et al. 2017: FID, when an Inception network makes them). */
-import { symmetricEigen } from '@deftjs/deft';
+import { symmetricEigen } from '@deftjs/autograd/linalg';
 
 interface Gaussian {
   readonly mean: number[];
