@@ -20,7 +20,7 @@ describeWebGPU('on WebGPU', () => {
 
   describe('every op', () => {
     test.each(ops.map((op) => [op.name, op] as const))('%s agrees with its definition', async (_, op) => {
-      compared += await expectSamplesAgree(device, op, { samples: 8, ways: 'one' });
+      compared += await expectSamplesAgree(device, op, { samples: 12, ways: 'every' });
     });
   });
 
