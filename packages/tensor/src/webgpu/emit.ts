@@ -9,7 +9,7 @@ import type { Capabilities } from './capabilities.ts';
 import { emitContract } from './contract.ts';
 import type { Launch } from './launch.ts';
 import { emitMap } from './map.ts';
-import { emitColumns, emitReduce } from './reduce.ts';
+import { emitColumns, emitReduce, rowsOf } from './reduce.ts';
 import { emitRows } from './rows.ts';
 import { emitScatter } from './scatter.ts';
 import type { Choose } from './tune.ts';
@@ -29,8 +29,11 @@ function emit(kernel: Kernel, buffers: Buffers, capabilities: Capabilities, choo
   switch (kernel.kind) {
     case 'map':
       return numel(kernel.shape) === 0 ? [] : [emitMap(kernel, buffers, capabilities)];
-    case 'reduce':
-      return numel(kernel.shape) === 0 ? [] : [emitReduce(kernel, buffers, capabilities)];
+    case 'reduce': {
+      if (numel(kernel.shape) === 0) return [];
+      const rows = rowsOf(kernel, capabilities);
+      return [rows ? emitRows(rows, buffers, capabilities) : emitReduce(kernel, buffers, capabilities)];
+    }
     case 'rows':
       return numel(kernel.shape) === 0
         ? []

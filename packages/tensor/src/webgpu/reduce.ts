@@ -64,6 +64,26 @@ export function emitColumns(kernel: RowsKernel, buffers: Buffers, capabilities: 
   return emitFolds(kernel, module, new KernelBindings(module, buffers, kernel, kernel.outputs));
 }
 
+/**
+ * A fold along memory as a kernel of rows, whose subgroups read side by side; null for other folds, and where there are
+ * GPUs, whose lanes do so here.
+ */
+export function rowsOf(kernel: ReduceKernel, { software }: Capabilities): RowsKernel | null {
+  const { fold, body, output, label, bindings, shape, reduced } = kernel;
+  if (!software || fold === 'argmax' || body.type !== 'f32') return null;
+  const outputs = [{ ...output, per: 'row' as const }];
+  const rows: RowsKernel = {
+    kind: 'rows',
+    label,
+    bindings,
+    shape,
+    reduced,
+    folds: [{ fold, body }],
+    outputs,
+  };
+  return spaceOf(rows).quads === 'folded' ? rows : null;
+}
+
 function spaceOf({ shape, reduced, folds, outputs }: Folds): Pick<Parts, 'outer' | 'folded' | 'quads'> {
   const space = [...shape, ...reduced];
   const bodies = folds.map(({ body }) => body);
