@@ -1,11 +1,21 @@
 /** Activation functions, composed of primitives; none overflows to NaN for finite input. */
 import type { Tensor } from '../tensor.ts';
 import { withSymmetricDerivative } from './custom.ts';
-import { abs, add, erf, exp, less, log, maximum, mul, neg, tanh, where } from './elementwise.ts';
+import { abs, add, div, erf, exp, less, log, maximum, mul, neg, sub, tanh, where } from './elementwise.ts';
 
-/** 1 / (1 + exp(-x)), as (1 + tanh(x / 2)) / 2: no overflow on either side, in values and derivatives. */
+/**
+ * 1 / (1 + exp(-x)), of t = exp(-|x|) as 1 / (1 + t) or t / (1 + t): no overflow on either side, and as precise where it
+ * is near 0 as where it is near 1. The derivative is y (1 - y).
+ */
 export function sigmoid(x: Tensor): Tensor {
-  return add(mul(tanh(mul(x, 0.5)), 0.5), 0.5);
+  return withSymmetricDerivative(
+    (v) => {
+      const t = exp(neg(abs(v)));
+      return div(where(less(v, 0), t, 1), add(t, 1));
+    },
+    (v, y) => mul(mul(v, y), sub(1, y)),
+    x,
+  );
 }
 
 /** x sigmoid(x) (also called swish). */
