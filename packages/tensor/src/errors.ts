@@ -8,9 +8,26 @@ export class DTypeError extends Error {
   override readonly name = 'DTypeError';
 }
 
-/** Something that the device refused or lost: memory, limits, a kernel that did not compile, the device itself. */
+/** What a request asked for and the most that the device gives, in the unit that the message names. */
+export interface Excess {
+  readonly need: number;
+  readonly limit: number;
+}
+
+/**
+ * Something that the device refused or lost: memory, limits, a kernel that did not compile, the device itself.
+ * A request beyond a limit says what it needed and what the limit is, as numbers too.
+ */
 export class DeviceError extends Error {
   override readonly name = 'DeviceError';
+  readonly need: number | undefined;
+  readonly limit: number | undefined;
+
+  constructor(message: string, excess?: Excess) {
+    super(message);
+    this.need = excess?.need;
+    this.limit = excess?.limit;
+  }
 }
 
 /** A tensor whose values are gone: disposed, donated to a compiled function, or on a device that was lost. */

@@ -222,6 +222,7 @@ describe('memory', () => {
     expect(() => program.run([])).toThrow(
       new DeviceError(
         `wasm: out of memory; needs 2147483648 bytes more; got ${device.bytesInUse + 64 + 2 ** 31} bytes in use of ${device.memory.limitBytes}`,
+        { need: device.bytesInUse + 64 + 2 ** 32, limit: device.memory.limitBytes },
       ),
     );
     program.dispose();

@@ -316,6 +316,7 @@ describeWebGPU('errors', () => {
     await expect(device.preparePlan(negation(2000, 'large').plan)).rejects.toThrow(
       new DeviceError(
         'kernel "large": too many buffers; expected at most 2; got 4 (buffers of more than 4096 bytes count once for each such page)',
+        { need: 4, limit: 2 },
       ),
     );
     const builder = new PlanBuilder();
@@ -327,7 +328,7 @@ describeWebGPU('errors', () => {
       outputs: [{ dtype: 'f32', expr: binary('add', sum[0]!, sum[1]!), buffer: builder.output('f32', 4) }],
     });
     await expect(device.preparePlan(builder.build().plan)).rejects.toThrow(
-      new DeviceError('kernel "wide": too many buffers; expected at most 2; got 3'),
+      new DeviceError('kernel "wide": too many buffers; expected at most 2; got 3', { need: 3, limit: 2 }),
     );
   });
 

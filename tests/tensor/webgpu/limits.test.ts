@@ -162,7 +162,10 @@ describeWebGPU('limits of WebGPU', () => {
     const row = placeholder([2 ** 20], 'f32');
     await refused(sum(mul(expand(reshape(row, [1, 2 ** 20]), [2 ** 13, 2 ** 20]), 2)), [row]);
     expect(() => device.allocate('f32', 2 ** 31)).toThrow(
-      new DeviceError('storage: too many elements; expected at most 2147483644; got 2147483648'),
+      new DeviceError('storage: too many elements; expected at most 2147483644; got 2147483648', {
+        need: 2 ** 31,
+        limit: 2 ** 31 - 4,
+      }),
     );
     expect(device.bytesInUse).toBe(held);
   });
@@ -193,9 +196,13 @@ describe('limits of wasm', () => {
   test('a value beyond the memory is refused with need and limit', async () => {
     const { device } = await openDevice('wasm');
     const huge = expand(tensor([1]), [2 ** 31]);
-    await expect(evaluate([neg(huge)], device)).rejects.toThrow(
+    const refused = evaluate([neg(huge)], device);
+    await expect(refused).rejects.toThrow(
       /out of memory; needs 8589934592 bytes more; got \d+ bytes in use of \d+$/,
     );
+    const error: DeviceError = await refused.then(Promise.reject, (reason) => reason);
+    expect(error.need).toBeGreaterThanOrEqual(2 ** 33);
+    expect(error.limit).toBeLessThanOrEqual(2 ** 32);
     expect(await read(neg(tensor([1, 2])), device)).toEqual(Float32Array.of(-1, -2));
     await device.close();
     await expect(read(neg(tensor([3])), device)).rejects.toThrow(DeviceError);

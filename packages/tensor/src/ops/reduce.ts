@@ -102,7 +102,7 @@ export function argmax(x: Tensor, axis = -1): Tensor {
 /** The position of the first smallest value along one axis, as i32; see `argmax`. */
 export function argmin(x: Tensor, axis = -1): Tensor {
   expectNumbers('argmin', x.dtype);
-  return argmax(reversed(x), axis);
+  return argmax(reversed(x), resolveAxis('argmin', axis, x.rank));
 }
 
 /**

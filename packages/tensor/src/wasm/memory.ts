@@ -68,6 +68,7 @@ export class DeviceMemory {
     if (this.top + size > this.limitBytes) {
       throw new DeviceError(
         `wasm: out of memory; needs ${size} bytes more; got ${this.bytesInUse} bytes in use of ${this.limitBytes}`,
+        { need: this.bytesInUse + size, limit: this.limitBytes },
       );
     }
     const missing = this.top + size + marginBytes - this.memory.buffer.byteLength;
@@ -80,6 +81,7 @@ export class DeviceMemory {
       } catch {
         throw new DeviceError(
           `wasm: the engine refused memory; needs ${size} bytes more; got ${this.bytesInUse} bytes in use`,
+          { need: this.bytesInUse + size, limit: this.memory.buffer.byteLength },
         );
       }
     }

@@ -32,6 +32,7 @@ function requireCountable({ label }: Kernel, what: string, count: number): void 
   if (count <= MOST_ELEMENTS) return;
   throw new DeviceError(
     `kernel "${label}": too many ${what}; expected at most ${MOST_ELEMENTS}; got ${count}`,
+    { need: count, limit: MOST_ELEMENTS },
   );
 }
 
@@ -90,6 +91,7 @@ export function checkBindings(launches: readonly Launch[], capabilities: Capabil
       : '';
     throw new DeviceError(
       `kernel "${label}": too many buffers; expected at most ${most}; got ${bindings.length}${paged}`,
+      { need: bindings.length, limit: most },
     );
   }
 }

@@ -237,7 +237,10 @@ export class WebGPUDevice implements Device {
       throw new DTypeError(`storage: webgpu holds ${this.dtypes.join(', ')}; got ${dtype}`);
     }
     if (length > MOST_ELEMENTS) {
-      throw new DeviceError(`storage: too many elements; expected at most ${MOST_ELEMENTS}; got ${length}`);
+      throw new DeviceError(`storage: too many elements; expected at most ${MOST_ELEMENTS}; got ${length}`, {
+        need: length,
+        limit: MOST_ELEMENTS,
+      });
     }
     return new WebGPUStorage(this, dtype, length, this.lease(paddedBytes(dtype, length)));
   }

@@ -70,6 +70,7 @@ export class BufferPool {
     if (bytes > limit) {
       throw new DeviceError(
         `buffer: too large for the device; expected at most ${limit} bytes; got ${bytes}`,
+        { need: bytes, limit },
       );
     }
     const sizeBytes = Math.min(sizeClass(bytes), limit - (limit % 4));
