@@ -1,13 +1,18 @@
 /** Sizes around every limit: the right answer, or a typed error with need and limit. Names are reliability.md's. */
 import {
   add,
+  argmax,
+  cast,
   compile,
+  concat,
+  cumsum,
   type Device,
   DeviceError,
   evaluate,
   expand,
   flip,
   gather,
+  less,
   matmul,
   max,
   mul,
@@ -22,6 +27,7 @@ import {
   sum,
   type Tensor,
   tensor,
+  where,
 } from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -58,37 +64,39 @@ describeWebGPU('limits of WebGPU', () => {
 
   const sizes = [0, 1, 2, 3, 4, 5, 63, 64, 65, 255, 256, 257, 4095, 4097, 65535, 65536, 65537];
   test.each(sizes)('D1: %i elements are right in every kind of kernel', async (n) => {
-    const host = whole(n);
-    const x = tensor(host);
-    const index = tensor(Int32Array.from({ length: n }, (_, i) => (i * 7919) % Math.max(1, n)));
-    const [minus, total, most, back, picked, added] = await valuesOf(device, [
-      neg(x),
-      sum(x),
-      n === 0 ? sum(x) : max(x),
-      flip(x, 0),
-      gather(x, index),
-      scatterAdd(x, index, n),
-    ]);
-    expect(
-      difference(
-        minus!,
-        host.map((v) => -v),
-      ),
-    ).toBeNull();
-    expect([...total!]).toEqual([host.reduce((a, b) => a + b, 0)]);
-    expect([...most!]).toEqual([n === 0 ? 0 : host.reduce((a, b) => Math.max(a, b))]);
-    expect(difference(back!, host.toReversed())).toBeNull();
-    expect(
-      difference(
-        picked!,
-        host.map((_, i) => host[(i * 7919) % n]!),
-      ),
-    ).toBeNull();
-    const sums = new Float32Array(n);
-    host.forEach((v, i) => {
-      sums[(i * 7919) % n]! += v;
+    const [a, b] = [whole(n), whole(n, 2)];
+    const to = Int32Array.from({ length: n }, (_, i) => (i * 7919) % Math.max(1, n));
+    const [x, y, index] = [tensor(a), tensor(b), tensor(to)];
+    const total = (values: Float32Array) => values.reduce((t, v) => t + v, 0);
+    const scattered = new Float32Array(n);
+    a.forEach((v, i) => {
+      scattered[to[i]!]! += v;
     });
-    expect(difference(added!, sums)).toBeNull();
+    let running = 0;
+    const cases: [op: string, got: Tensor, want: ArrayLike<number>][] = [
+      ['neg', neg(x), a.map((v) => -v)],
+      ['mul', mul(x, y), a.map((v, i) => v * b[i]!)],
+      ['where', where(less(x, y), x, 7), a.map((v, i) => (v < b[i]! ? v : 7))],
+      ['cast', cast(x, 'i32'), Int32Array.from(a)],
+      ['flip', flip(x, 0), a.toReversed()],
+      ['concat', concat([x, y, x]), [a, b, a].flatMap((part) => [...part])],
+      ['gather', gather(x, index), a.map((_, i) => a[to[i]!]!)],
+      ['scatterAdd', scatterAdd(x, index, n), scattered],
+      ['cumsum', cumsum(x), a.map((v) => (running += v))],
+      ['sum', sum(x), [total(a)]],
+      ['matmul', matmul(reshape(x, [1, n]), reshape(y, [n, 1])), [total(a.map((v, i) => v * b[i]!))]],
+    ];
+    if (n > 0) {
+      const largest = a.reduce((m, v) => Math.max(m, v));
+      cases.push(['max', max(x), [largest]], ['argmax', argmax(x), [a.indexOf(largest)]]);
+    }
+    const got = await valuesOf(
+      device,
+      cases.map(([, tensor]) => tensor),
+    );
+    cases.forEach(([op, , want], i) => {
+      expect(difference(got[i]!, want), op).toBeNull();
+    });
   });
 
   test('D2: a batch beyond the workgroups of one dimension is right', async () => {
@@ -187,6 +195,15 @@ describeWebGPU('limits of WebGPU', () => {
         const expected = Float32Array.from(bits(n), (_, j) => -(1 + j / 1024));
         expect(got[i], `${n} from ${offset}`).toEqual(expected.slice(offset, n - Math.min(1, offset)));
       });
+      // Each of three neighbours in one buffer is written by a kernel of its own: none may touch the others' halves.
+      for (const n of [1, 2, 3, 4, 5, 8, 31, 32, 33]) {
+        const [left, middle, right] = [1, n, 3].map((length) => tensor(bits(length), [length]));
+        const row = concat([neg(left!), mul(cumsum(middle!), 0), neg(right!)]);
+        const [halves] = await valuesOf(own, [row]);
+        expect(halves, `${n}`).toEqual(
+          Float32Array.of(-1, ...new Float32Array(n), -1, -(1 + 1 / 1024), -(1 + 2 / 1024)),
+        );
+      }
       await own.close();
     },
   );
