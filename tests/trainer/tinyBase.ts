@@ -4,11 +4,11 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { readPretrainConfig, readTrainConfig, type TrainConfig } from '@deftjs/trainer';
 import { saveBase } from '../../packages/trainer/src/base/folder.ts';
-import type { TextToImage } from '../../packages/trainer/src/base/textToImage.ts';
+import type { WorldModel } from '../../packages/trainer/src/base/world.ts';
 import { newModel } from '../../packages/trainer/src/pretrain/pretrain.ts';
 
 /** The base of tests/e2e/tiny.yaml with its first weights. */
-export function tinyModel(): TextToImage {
+export function tinyModel(): WorldModel {
   return newModel(readPretrainConfig(fileURLToPath(new URL('../e2e/tiny.yaml', import.meta.url))));
 }
 

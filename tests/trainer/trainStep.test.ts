@@ -7,7 +7,7 @@ import { type Device, read, setDevice, type Tensor, tensor } from '@deftjs/tenso
 import { openDevice } from '@deftjs/tensor/node';
 import { caption, renderScene, sampleScene, toPlanes } from '@deftjs/trainer';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { TextToImage } from '../../packages/trainer/src/base/textToImage.ts';
+import type { WorldModel } from '../../packages/trainer/src/base/world.ts';
 import { halveFrozen, recomputeBlocks } from '../../packages/trainer/src/train/memory.ts';
 import { applyMethod } from '../../packages/trainer/src/train/method.ts';
 import { faultOf, firstState, learnt, trainStep } from '../../packages/trainer/src/train/personalize.ts';
@@ -27,6 +27,7 @@ const pictures = Array.from({ length: 5 }, (_, i) => {
   const scene = sampleScene(1, i);
   return { pixels: toPlanes(renderScene(scene, 32)), caption: caption(scene, 1, i) };
 });
+const seen = { pictures, prior: [], contexts: null };
 
 type Values = Record<string, readonly number[]>;
 
@@ -38,13 +39,13 @@ async function valuesOf(weights: Record<string, Tensor>): Promise<Values> {
 /** What a few steps with those keys leave. */
 async function stepped(
   keys: Readonly<Record<string, unknown>>,
-  { steps = 2, prepare }: { steps?: number; prepare?: (model: TextToImage) => unknown } = {},
+  { steps = 2, prepare }: { steps?: number; prepare?: (model: WorldModel) => unknown } = {},
 ) {
   const config = tinyConfig(root, 'job', { caption_dropout: 0, ...keys });
   const model = tinyModel();
   await applyMethod(model, config, device);
   await prepare?.(model);
-  const { take: step } = trainStep(model, config, pictures, [], device);
+  const { take: step } = trainStep(model, config, seen, device);
   let state = firstState(model, config);
   const first = await valuesOf(state.weights);
   const losses: number[] = [];
@@ -89,7 +90,7 @@ describe('a step', () => {
   }, 60_000);
 
   it('with halves for the frozen weights is nearly the same, and leaves trained ones whole', async () => {
-    const prepare = (model: TextToImage) => halveFrozen(model, device);
+    const prepare = (model: WorldModel) => halveFrozen(model, device);
     const [whole, halves] = [await stepped({}), await stepped({}, { prepare })];
     for (const [path, { trainable, value, shape }] of namedParameters(halves.model)) {
       const isHalf = !trainable && shape.length > 1 && !path.includes('embedding.weight');
@@ -129,7 +130,7 @@ describe('a step', () => {
     );
     expect(losses).toEqual([Number.NaN, Number.NaN]);
     expect(weights).toEqual(first);
-    expect(await faultOf(model, config, [pictures, []], state, 0, device)).toMatch(
+    expect(await faultOf(model, config, seen, state, 0, device)).toMatch(
       `${broken} is the first layer whose output is not finite`,
     );
   }, 60_000);

@@ -11,10 +11,14 @@ import { Tokenizer as Encoder } from '@huggingface/tokenizers';
 export interface Tokenizer {
   /** How many ids every encoding has. */
   readonly length: number;
+  /** How many ids of a text fit between the special tokens. */
+  readonly room: number;
   /** `length` ids: a start token if there is one, the text (as much of it as fits), end, padding. */
   encode(text: string): number[];
   /** The ids of the text alone, however many. */
   encodePlain(text: string): number[];
+  /** Lets a word, wherever it stands alone in a text, in any case, mean these ids from now on. */
+  teach(word: string, ids: readonly number[]): void;
   /** The text that the ids stand for, special tokens left out; lower case where the vocabulary is, as CLIP's. */
   decode(ids: readonly number[]): string;
 }
@@ -63,16 +67,32 @@ function fixedLength(encoder: Encoder, config: JsonConfig, before: readonly stri
       `tokenizer: model_max_length: expected a whole number in [2, 100000]; got ${length}`,
     );
   }
-  const encodePlain = (text: string) => encoder.encode(text, { add_special_tokens: false }).ids;
+  const room = length - start.length - 1;
+  const taught = new Map<string, readonly number[]>();
+  const known = (text: string) => encoder.encode(text, { add_special_tokens: false }).ids;
+  const encodePlain = (text: string) =>
+    taught.size === 0
+      ? known(text)
+      : text.split(wordsIn(taught)).flatMap((part) => {
+          return taught.get(part.toLowerCase()) ?? known(part);
+        });
   return {
     length,
+    room,
     encodePlain,
+    teach: (word, ids) => void taught.set(word.toLowerCase(), ids),
     encode(text) {
-      const ids = [...start, ...encodePlain(text).slice(0, length - start.length - 1), end];
+      const ids = [...start, ...encodePlain(text).slice(0, room), end];
       return [...ids, ...new Array<number>(length - ids.length).fill(padding)];
     },
     decode: (ids) => encoder.decode([...ids], { skip_special_tokens: true }).trim(),
   };
+}
+
+/** What splits a text before and after the words, keeping them: not inside of longer words. */
+function wordsIn(taught: ReadonlyMap<string, readonly number[]>): RegExp {
+  const escaped = [...taught.keys()].map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
+  return new RegExp(`(?<![\\p{L}\\p{N}])(${escaped.join('|')})(?![\\p{L}\\p{N}])`, 'giu');
 }
 
 // tokenizer_config.json holds a special token as its text, or as an object with the text under `content`.

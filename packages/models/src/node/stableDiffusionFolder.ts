@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { clipTextWeights } from '../clipText.ts';
 import { StableDiffusion } from '../pipelines/stableDiffusion.ts';
 import { singleFileText, singleFileUNet, singleFileVae } from '../singleFile.ts';
+import type { Tokenizer } from '../tokenizer.ts';
 import { vaeWeights } from '../vae.ts';
 import { loadWeights } from '../weights.ts';
 import { openSafetensorsFile } from './fileSource.ts';
@@ -20,6 +21,8 @@ const classes: Readonly<Record<string, string>> = {
 export interface OpenStableDiffusionOptions {
   /** The class of the sampler to use, configured by the folder's scheduler; default: the folder's own. */
   readonly samplerClass?: string;
+  /** In place of the one in the folder. */
+  readonly tokenizer?: Tokenizer;
   /** A checkpoint in one file (CompVis, kohya), from which the weights are taken instead of the folder's. */
   readonly checkpoint?: string;
 }
@@ -31,7 +34,7 @@ export interface OpenStableDiffusionOptions {
  */
 export async function openStableDiffusion(
   folder: string,
-  { samplerClass, checkpoint }: OpenStableDiffusionOptions = {},
+  { samplerClass, checkpoint, tokenizer }: OpenStableDiffusionOptions = {},
 ): Promise<StableDiffusion> {
   const { config, load } = await openPipelineFolder(folder, 'StableDiffusionPipeline', classes);
   const pipeline = new StableDiffusion({
@@ -39,7 +42,7 @@ export async function openStableDiffusion(
     textEncoder: await config('text_encoder'),
     vae: await config('vae'),
     scheduler: await config('scheduler', 'scheduler_config.json'),
-    tokenizer: await openClipTokenizer(join(folder, 'tokenizer')),
+    tokenizer: tokenizer ?? (await openClipTokenizer(join(folder, 'tokenizer'))),
     ...(samplerClass !== undefined && { samplerClass }),
   });
   const { unet, text_encoder: textEncoder, vae } = pipeline;

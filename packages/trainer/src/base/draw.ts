@@ -1,7 +1,6 @@
 /** Pictures of prompts, drawn by a text-to-image model. */
 import { loadState, setTraining, stateOf } from '@deftjs/autograd/nn';
-import { draw, flowMatchEuler, guided, repeated } from '@deftjs/models';
-import { type Device, evaluate, read, type Tensor } from '@deftjs/tensor';
+import { type Device, read, type Tensor } from '@deftjs/tensor';
 import type { PromptSamples } from '../metrics/index.ts';
 import { fromPlanes } from '../world/index.ts';
 import type { TextToImage } from './textToImage.ts';
@@ -28,22 +27,16 @@ export async function drawPrompts(model: TextToImage, options: DrawOptions): Pro
 
 async function drawAll(model: TextToImage, options: DrawOptions): Promise<PromptSamples[]> {
   const { prompts, seeds, steps, guidanceScale, device } = options;
-  const captions = prompts.flatMap((prompt) => seeds.map(() => prompt));
-  const context = model.encodeText(model.tokenize(captions));
-  const without = repeated(model.encodeText(model.tokenize([''])), captions.length);
-  await evaluate([context, without], device);
-  using latents = await draw({
-    network: guided(model.denoise, guidanceScale),
-    denoising: flowMatchEuler(model.config.scheduler)(steps),
-    context: { with: context, without },
+  const size = model.pictureSize;
+  using drawn = await model.draw({
+    prompts: prompts.flatMap((prompt) => seeds.map(() => prompt)),
     seeds: prompts.flatMap(() => seeds),
-    shape: model.latentShape,
+    steps,
+    guidanceScale,
+    size,
     device,
   });
-  using decoded = model.codec.decode(latents);
-  const planes = (await read(decoded)) as Float32Array;
-  for (const spent of [context, without]) spent.dispose();
-  const size = model.pictureSize;
+  const planes = (await read(drawn)) as Float32Array;
   const picture = (i: number) => {
     return fromPlanes(planes.slice(3 * size * size * i, 3 * size * size * (i + 1)), size, size);
   };

@@ -10,7 +10,10 @@ import { openWeights, readConfigFile } from '@deftjs/models/node';
 import { read, type Tensor, tensor, toHalfBits } from '@deftjs/tensor';
 import { UserError } from '../userError.ts';
 import { vocabulary } from '../world/index.ts';
-import { TextToImage, type TextToImageConfig } from './textToImage.ts';
+import { openPipelineModel, savePipeline } from './pipelineFolder.ts';
+import { PipelineModel } from './pipelines.ts';
+import type { TextToImage } from './textToImage.ts';
+import { type WorldConfig, WorldModel } from './world.ts';
 
 const weightsOf = {
   unet: 'diffusion_pytorch_model.safetensors',
@@ -43,7 +46,7 @@ export interface SaveOptions {
  */
 export async function saveBase(
   write: (name: string, data: Uint8Array | string) => void,
-  model: TextToImage,
+  model: WorldModel,
   { weights = stateOf(model), dtype = 'f16' }: SaveOptions = {},
 ): Promise<void> {
   const { unet, textEncoder, scheduler, blockSize } = model.config;
@@ -68,39 +71,51 @@ export async function saveBase(
   }
 }
 
+/** Writes a whole model, f32, in the layout of the folder that it was read from. */
+export async function saveModel(
+  write: (name: string, data: Uint8Array | string) => void,
+  model: TextToImage,
+): Promise<void> {
+  if (model instanceof WorldModel) return saveBase(write, model, { dtype: 'f32' });
+  if (!(model instanceof PipelineModel)) throw new Error('saveModel: a model without a folder');
+  const { denoiser, textEncoders } = model.partNames;
+  await savePipeline(write, model, [denoiser, ...textEncoders]);
+}
+
 async function readPart(folder: string, name: string): Promise<JsonConfig> {
   const path = join(folder, name);
   if (!fs.existsSync(path))
-    throw new UserError(`${path}: missing; the base is a folder that deft pretrain wrote`, 2);
+    throw new UserError(
+      `${path}: missing; the base is a folder of diffusers, or one that deft pretrain wrote`,
+      2,
+    );
   return readConfigFile(path);
 }
 
 /**
- * The model that a folder holds, in f32.
- * @throws {UserError} when the folder is no base, ConfigError, SafetensorsError
+ * The model that a folder holds, in f32: one of ours, or a pipeline of diffusers.
+ * @throws {UserError} when the folder is no base, or of a class that cannot be trained; ConfigError, SafetensorsError
  */
 export async function loadBase(folder: string): Promise<TextToImage> {
   if (!fs.existsSync(folder))
     throw new UserError(`${folder}: no such base; expected a folder with model_index.json`, 2);
   const index = await readPart(folder, 'model_index.json');
-  if (index._class_name !== modelIndex._class_name) {
-    throw new UserError(
-      `${folder}: a base of class ${String(index._class_name)}; expected ${modelIndex._class_name}`,
-      2,
-    );
-  }
+  return index._class_name === modelIndex._class_name ? loadWorld(folder) : openPipelineModel(folder, index);
+}
+
+async function loadWorld(folder: string): Promise<WorldModel> {
   const words = await readPart(folder, 'tokenizer/vocab.json');
   // Words may be appended later, but those that the base was trained with keep their ids.
   const moved = Object.entries(words).find(([word, id]) => vocabulary[Number(id)] !== word);
   if (moved)
     throw new UserError(`${folder}: its word "${moved[0]}" has another id in this version's vocabulary`, 2);
-  const config: TextToImageConfig = {
+  const config: WorldConfig = {
     unet: await readPart(folder, 'unet/config.json'),
     textEncoder: await readPart(folder, 'text_encoder/config.json'),
     scheduler: await readPart(folder, 'scheduler/scheduler_config.json'),
     blockSize: Number((await readPart(folder, 'vae/config.json')).block_size),
   };
-  const model = new TextToImage(config);
+  const model = new WorldModel(config);
   const state: Record<string, Tensor> = {};
   for (const part of Object.keys(weightsOf)) {
     await using weights = await openWeights(join(folder, part));

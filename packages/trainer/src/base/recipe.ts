@@ -1,8 +1,8 @@
 /** How a picture was drawn, as it stands in the picture's own PNG file. */
-import { createHash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import fs from 'node:fs';
 import { stateOf } from '@deftjs/autograd/nn';
-import { read } from '@deftjs/tensor';
+import { read, type Tensor } from '@deftjs/tensor';
 import { z } from 'zod';
 import { list, real, section, seed, text, whole } from '../config/fields.ts';
 import { pngText, withPngText } from '../report/index.ts';
@@ -65,11 +65,16 @@ export function readRecipe(path: string): Recipe {
 /** SHA-256 of a model's weights with their paths and shapes, in the order of the paths. */
 export async function fingerprint(model: TextToImage): Promise<string> {
   const hash = createHash('sha256');
-  const state = Object.entries(stateOf(model)).sort(([a], [b]) => (a < b ? -1 : 1));
+  await hashWeights(hash, stateOf(model));
+  return hash.digest('hex');
+}
+
+/** Adds weights with their paths and shapes to a hash, in the order of the paths. */
+export async function hashWeights(hash: Hash, weights: Readonly<Record<string, Tensor>>): Promise<void> {
+  const state = Object.entries(weights).sort(([a], [b]) => (a < b ? -1 : 1));
   for (const [path, weight] of state) {
     hash.update(`${path} ${weight.dtype} ${weight.shape.join(' ')}\n`);
     const { buffer, byteOffset, byteLength } = await read(weight);
     hash.update(new Uint8Array(buffer, byteOffset, byteLength));
   }
-  return hash.digest('hex');
 }

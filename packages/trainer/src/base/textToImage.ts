@@ -1,126 +1,127 @@
 /**
- * A text-to-image model: a text encoder, a denoising UNet and a codec, in one module tree whose parameter paths are
- * "unet.<diffusers key>" and "text_encoder.<transformers key>".
+ * A text-to-image model as training and drawing see it, whatever its architecture: text encoders, a network that
+ * denoises, and a way between pictures and the numbers that the network works on. Each architecture is a subclass
+ * (world.ts, pipelines.ts), whose parameter paths are those of its diffusers folder: "unet.<key>", "text_encoder.<key>".
  */
-import { Module } from '@deftjs/autograd/nn';
+import { Module, namedModules } from '@deftjs/autograd/nn';
 import { addWords } from '@deftjs/deft';
-import { CLIPTextModel, type JsonConfig, UNet2DConditionModel } from '@deftjs/models';
-import { read, type Tensor, tensor } from '@deftjs/tensor';
-import { denoisingErrors, flow, type Objective } from '../diffusion/objective.ts';
-import type { BatchTensors } from '../train/batch.ts';
+import type { AutoencoderKL } from '@deftjs/models';
+import { type Device, read, type Tensor, type Tree, tensor } from '@deftjs/tensor';
+import type { Objective } from '../diffusion/objective.ts';
 import { UserError } from '../userError.ts';
-import { maxTokens, tokenize, tokenOf, wordIds, wordsOf } from '../world/index.ts';
-import { blockCodec, type Codec } from './codec.ts';
 
-/** The configurations of the parts, as their libraries write them. */
-export interface TextToImageConfig {
-  readonly unet: JsonConfig;
-  readonly textEncoder: JsonConfig;
-  readonly scheduler: JsonConfig;
-  /** Pixels across one block of the codec. */
-  readonly blockSize: number;
+/** One seed for each prompt, and how to draw. */
+export interface PlanesRequest {
+  readonly prompts: readonly string[];
+  readonly seeds: readonly number[];
+  readonly steps: number;
+  readonly guidanceScale: number;
+  /** Pixels across. */
+  readonly size: number;
+  readonly device: Device;
 }
 
-export class TextToImage extends Module {
-  readonly unet: UNet2DConditionModel;
-  readonly text_encoder: CLIPTextModel;
-  readonly #config: TextToImageConfig;
-  readonly #codec: Codec;
-  readonly #taught = new Map<string, readonly number[]>();
+/** A batch as training has it. */
+export interface StoredBatch<Context extends Tree = Tree> {
+  /** Pixels [B, 3, H, W] in [-1, 1], or latents where the model has a VAE. */
+  readonly stored: Tensor;
+  /** Of its shape. */
+  readonly noise: Tensor;
+  readonly levels: Tensor;
+  /** What `encodeText` gave of the captions. */
+  readonly context: Context;
+}
 
-  constructor(config: TextToImageConfig) {
-    super();
-    this.unet = new UNet2DConditionModel(config.unet);
-    this.text_encoder = new CLIPTextModel(config.textEncoder);
-    this.#config = config;
-    this.#codec = blockCodec(config.blockSize);
-  }
+/** The fields that hold the model's parts. */
+export interface PartNames {
+  readonly denoiser: 'unet' | 'transformer';
+  /** Text encoders that can be trained, the first of them the one that learns new words. */
+  readonly textEncoders: readonly string[];
+}
 
-  get config(): TextToImageConfig {
-    return this.#config;
-  }
+export abstract class TextToImage extends Module {
+  abstract readonly objective: Objective;
+  /** Pixels across the pictures that it was trained on. */
+  abstract readonly ownSize: number;
+  /** Width and height of pictures are multiples of so many pixels. */
+  abstract readonly multiple: number;
 
-  get codec(): Codec {
-    return this.#codec;
-  }
+  abstract get partNames(): PartNames;
+  /** What makes latents of pictures; null where training keeps pixels, and {@link errors} goes on from them. */
+  abstract readonly vae: AutoencoderKL | null;
+  /** Channels, height and width of what training keeps of a picture. */
+  abstract get storedShape(): readonly [number, number, number];
 
-  /** Channels, height and width of what the UNet draws. */
-  get latentShape(): readonly [number, number, number] {
-    const { in_channels: channels, sample_size: size } = this.#config.unet;
-    return [Number(channels), Number(size), Number(size)];
-  }
+  #size: number | null = null;
 
-  /** Pixels across a picture. */
+  /** Pixels across the pictures that it is trained on and draws now. */
   get pictureSize(): number {
-    return this.latentShape[2] * this.#codec.factor;
+    return this.#size ?? this.ownSize;
+  }
+
+  /** Lets it be trained on, and draw, pictures of another size; null: its own. @throws {UserError} */
+  resize(pixels: number | null): void {
+    if (pixels !== null && pixels % this.multiple !== 0) {
+      throw new UserError(
+        `data.resolution: expected a multiple of ${this.multiple} pixels, as the base draws; got ${pixels}`,
+        2,
+      );
+    }
+    this.#size = pixels;
+  }
+
+  /** The network that adapters hang on. */
+  get denoiser(): Module {
+    return this.part(this.partNames.denoiser);
+  }
+
+  /** Text encoders that can be trained, by name. */
+  get textEncoders(): readonly (readonly [name: string, module: Module])[] {
+    return this.partNames.textEncoders.map((name) => [name, this.part(name)]);
+  }
+
+  /** Those and the ones that are never trained. */
+  get allTextEncoders(): Module[] {
+    return [...namedModules(this)]
+      .filter(([name]) => /^text_encoder(_\d)?$/.test(name))
+      .map(([, encoder]) => encoder);
+  }
+
+  protected part(name: string): Module {
+    return namedModules(this).get(name)!;
   }
 
   /** Why the text encoder cannot take a caption; null when it can. */
-  captionProblem(caption: string): string | null {
-    const ids = wordIds(caption, this.#taught);
-    if (ids.length > maxTokens - 2) return `${ids.length} words, more than the base reads (${maxTokens - 2})`;
-    const unknown = wordsOf(caption).find((word) => !this.#knows(word));
-    return unknown === undefined ? null : `the base does not know the word "${unknown}"`;
-  }
+  abstract captionProblem(caption: string): string | null;
 
-  #knows(word: string): boolean {
-    return this.#taught.has(word) || tokenOf(word) !== tokenOf('<unk>');
-  }
+  /** Token ids of captions: i32, rows of the batch first. */
+  abstract tokenize(captions: readonly string[]): Tree;
 
-  /** Token ids of captions: i32 [captions, tokens]. */
-  tokenize(captions: readonly string[]): Tensor {
-    const ids = new Int32Array(captions.length * maxTokens);
-    captions.forEach((caption, i) => {
-      ids.set(tokenize(caption, this.#taught), i * maxTokens);
-    });
-    return tensor(ids, [captions.length, maxTokens]);
-  }
+  /** What the network sees of captions, rows of the batch first. */
+  abstract encodeText(tokens: Tree): Tree;
+
+  /** The training error of each stored picture, equation (1) of diffusion/objective.ts: [B]. */
+  abstract errors(batch: StoredBatch): Tensor;
+
+  /** Pictures of the prompts: [N, 3, H, W], about in [-1, 1], evaluated. */
+  abstract draw(request: PlanesRequest): Promise<Tensor>;
 
   /**
    * Teaches the text encoder a word that stands for `vectors` vectors of its own, which begin as that of a word it knows.
    * The word may be known already: captions mean the new one from now on.
-   * @throws {UserError} when the new word is no word, or the initial one unknown
+   * @throws {UserError} when the new word is no word, the initial one unknown, or the model cannot learn words
    */
-  async teachWord(word: string, initial: string, vectors: number): Promise<void> {
-    if (!/^[a-z]+$/.test(word)) {
-      throw new UserError(`word: expected one word of the letters a to z; got "${word}"`, 2);
-    }
-    const [id, ...more] = wordIds(initial);
-    if (id === undefined || more.length > 0 || !this.#knows(initial)) {
-      throw new UserError(`initial_word: expected one word that the base knows; got "${initial}"`, 2);
-    }
-    const { weight } = this.text_encoder.embeddings.token_embedding;
-    const [count, width] = weight.shape as [number, number];
-    const row = (await read(weight.value)).slice(width * id, width * (id + 1));
-    const rows = Float32Array.from({ length: vectors * width }, (_, i) => row[i % width]!);
-    addWords(this.text_encoder, 'embeddings.token_embedding', tensor(rows, [vectors, width]));
-    this.#taught.set(
-      word,
-      Array.from({ length: vectors }, (_, i) => count + i),
-    );
-  }
-
-  /** Token ids [B, L] to the context [B, L, D] that the UNet attends to. */
-  encodeText(tokens: Tensor): Tensor {
-    return this.text_encoder.forward(tokens).lastHiddenState;
-  }
-
-  /** What it is trained to do. */
-  get objective(): Objective {
-    return flow;
-  }
-
-  /** The training error of each picture (equation (1) of diffusion/objective.ts): [B]. */
-  errors({ pictures, noise, levels, tokens }: BatchTensors): Tensor {
-    return denoisingErrors(this.denoise, {
-      pictures: this.#codec.encode(pictures),
-      noise: this.#codec.encode(noise),
-      levels,
-      context: this.encodeText(tokens),
-    });
-  }
-
-  /** The UNet's output for noisy latents [B, C, H, W], times [B] and context. */
-  readonly denoise = (noisy: Tensor, times: Tensor, context: Tensor): Tensor =>
-    this.unet.forward(noisy, times, context);
+  abstract teachWord(word: string, initial: string, vectors: number): Promise<void>;
 }
+
+/** Puts `vectors` copies of the vector of a token after those of the encoder's table; returns their ids. */
+export async function appendWord(encoder: Module, token: number, vectors: number): Promise<number[]> {
+  const { weight } = namedModules(encoder).get(tablePath) as unknown as { weight: { value: Tensor } };
+  const [count, width] = weight.value.shape as [number, number];
+  const row = (await read(weight.value)).slice(width * token, width * (token + 1));
+  const rows = Float32Array.from({ length: vectors * width }, (_, i) => row[i % width]!);
+  addWords(encoder, tablePath, tensor(rows, [vectors, width]));
+  return Array.from({ length: vectors }, (_, i) => count + i);
+}
+
+const tablePath = 'embeddings.token_embedding';

@@ -24,7 +24,7 @@ import {
 import { add, type Device, mul, sub, type Tensor } from '@deftjs/tensor';
 import { modelName, type TrainConfig } from '../config/index.ts';
 import { UserError } from '../userError.ts';
-import { loadBase, saveBase } from './folder.ts';
+import { loadBase, saveModel } from './folder.ts';
 import type { TextToImage } from './textToImage.ts';
 
 const spectralShifts = 'spectral_shifts.safetensors';
@@ -38,8 +38,10 @@ const wordPath = 'text_encoder.embeddings.token_embedding.new_words';
 function adaptedParts(model: TextToImage, config: TrainConfig): [folder: string, part: Module][] {
   const trainsText = 'text_encoder' in config && config.text_encoder !== null;
   return [
-    ['adapter', model.unet],
-    ...(trainsText ? [['adapter/text_encoder', model.text_encoder] as [string, Module]] : []),
+    ['adapter', model.denoiser],
+    ...(trainsText
+      ? model.textEncoders.map(([name, part]): [string, Module] => [`adapter/${name}`, part])
+      : []),
   ];
 }
 
@@ -90,14 +92,17 @@ export async function writeTrained(
     case 'custom_diffusion':
       if (config.word !== null) await words(config.word);
       return {
-        main: file(customDiffusion, await writeCustomDiffusion(trainableState(model.unet))),
+        main: file(customDiffusion, await writeCustomDiffusion(trainableState(model.denoiser))),
         format: 'as diffusers names Custom Diffusion',
       };
     case 'textual_inversion':
       return { main: await words(config.word), format: 'as diffusers names new words' };
     case 'dreambooth':
-      await saveBase((name, data) => write(`model/${name}`, data), model, { dtype: 'f32' });
-      return { main: 'model/unet/diffusion_pytorch_model.safetensors', format: 'a whole model' };
+      await saveModel((name, data) => write(`model/${name}`, data), model);
+      return {
+        main: `model/${model.partNames.denoiser}/diffusion_pytorch_model.safetensors`,
+        format: 'a whole model',
+      };
   }
 }
 
@@ -118,6 +123,7 @@ export async function openTrained(
     return fs.readFileSync(path);
   };
   const model = await loadBase(config.base);
+  model.resize(config.data.resolution);
   await teachWordOf(model, config);
   const loadWords = async (word: string): Promise<void> => {
     const name = `adapter/${learnedEmbeds}`;
@@ -146,7 +152,7 @@ export async function openTrained(
     case 'custom_diffusion': {
       const name = `adapter/${customDiffusion}`;
       if (config.word !== null) await loadWords(config.word);
-      blend(model.unet, await readCustomDiffusion(join(run, name), bytes(name)), strength);
+      blend(model.denoiser, await readCustomDiffusion(join(run, name), bytes(name)), strength);
       break;
     }
     case 'textual_inversion':

@@ -143,9 +143,10 @@ function override(config: Mapping, keys: readonly string[], value: unknown, writ
 }
 
 function resolveFolder(config: unknown, keys: readonly string[], from: string): void {
-  const section = keys.slice(0, -1).reduce((inner, key) => (inner as Mapping)[key], config) as Mapping;
+  const section = valueAt(config, keys.slice(0, -1)) as Mapping | null;
   const key = keys.at(-1)!;
-  const written = section[key] as string;
+  const written = section?.[key] as string | null | undefined;
+  if (!section || typeof written !== 'string') return; // an optional one that is not given
   section[key] = (key === 'base' ? shippedModel(written) : null) ?? resolve(from, written);
 }
 

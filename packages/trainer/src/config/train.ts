@@ -25,6 +25,8 @@ const sharedKeys = {
     folder: folder(),
     instance_prompt: nullable(text(300)),
     trigger_word: nullable(text(50)),
+    resolution: nullable(whole(1, 8192)),
+    cache: flag().default(true),
     flip: real(0, 1).default(0),
     shuffle_captions: flag().default(false),
     keep_parts: whole(0, 1000).default(0),
@@ -59,6 +61,8 @@ const sharedKeys = {
       weight: real(0, 100, { above: true }).default(1),
       pictures: whole(1, 100_000).default(64),
       source: choice(['world', 'base']).default('world'),
+      prompts: nullable(list(text(300), 1, 100)),
+      folder: nullable(folder()),
     }),
   ),
   seed: seed().default(1),
@@ -123,4 +127,4 @@ export function misplacedKey(
 }
 
 /** Keys that name folders. */
-export const trainFolders = ['base', 'data.folder'] as const;
+export const trainFolders = ['base', 'data.folder', 'prior.folder'] as const;

@@ -2,15 +2,25 @@
 import { valueAndGrad } from '@deftjs/autograd';
 import { initialize, setTraining, stateOf, withState } from '@deftjs/autograd/nn';
 import { adamW, clipByGlobalNorm, cosine, movingAverage, warmup } from '@deftjs/autograd/optim';
-import { alias, compile, type Device, item, mean, type Tensor, tensor, treeMap } from '@deftjs/tensor';
+import {
+  alias,
+  compile,
+  type Device,
+  item,
+  mean,
+  type Tensor,
+  tensor,
+  treeLeaves,
+  treeMap,
+} from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
 import { drawPrompts, withWeights } from '../base/draw.ts';
 import { saveBase } from '../base/folder.ts';
-import { TextToImage } from '../base/textToImage.ts';
+import { WorldModel } from '../base/world.ts';
 import type { PretrainConfig } from '../config/index.ts';
 import { chartPng, gridPng, lossChart } from '../report/index.ts';
 import type { Run } from '../runs/index.ts';
-import { type BatchTensors, batchTensors } from '../train/batch.ts';
+import { type BatchTensors, batchTensors, errorsOf } from '../train/batch.ts';
 import { guarded } from '../train/finite.ts';
 import { averageDecay } from '../train/rates.ts';
 import { runSteps, type Taken } from '../train/steps.ts';
@@ -33,7 +43,7 @@ function optimizerOf(config: PretrainConfig) {
 }
 
 /** The state that training starts from. */
-function firstState(model: TextToImage, config: PretrainConfig): PretrainState {
+function firstState(model: WorldModel, config: PretrainConfig): PretrainState {
   // Steps use their state up, so it must not be the model's own tensors, nor one tensor twice.
   const copy = (): Weights => treeMap(alias, stateOf(model));
   const weights = copy();
@@ -44,14 +54,15 @@ function firstState(model: TextToImage, config: PretrainConfig): PretrainState {
  * The training step of a model as a function of (state, step number): one compiled program.
  * The state passed in is used up.
  */
-function pretrainStep(model: TextToImage, config: PretrainConfig, device: Device) {
+function pretrainStep(model: WorldModel, config: PretrainConfig, device: Device) {
   setTraining(model, true);
   const optimizer = optimizerOf(config);
   const size = model.pictureSize;
   const schedule = learningRates(config);
   const compiled = compile(
     (state: PretrainState, batch: BatchTensors, learningRate: Tensor, decay: Tensor) => {
-      const loss = (weights: Weights): Tensor => withState(model, weights, () => mean(model.errors(batch)));
+      const loss = (weights: Weights): Tensor =>
+        withState(model, weights, () => mean(errorsOf(model, batch)));
       const { value, gradient } = valueAndGrad(loss)(state.weights);
       const { clipped, norm } = clipByGlobalNorm(gradient, config.max_grad_norm);
       const { parameters: weights, state: next } = optimizer.update(state.weights, clipped, state.optimizer, {
@@ -79,7 +90,7 @@ function pretrainStep(model: TextToImage, config: PretrainConfig, device: Device
     const learningRate = schedule(step);
     const result = await compiled(state, batch, tensor(learningRate), tensor(decay));
     const [loss, norm] = [await item(result.loss), await item(result.norm)];
-    for (const spent of [...Object.values(batch), result.loss, result.norm]) spent.dispose();
+    for (const spent of [...treeLeaves(batch), result.loss, result.norm]) spent.dispose();
     return { state: result.state, loss, measured: { learning_rate: learningRate, gradient_norm: norm } };
   };
 }
@@ -92,9 +103,9 @@ function learningRates(config: PretrainConfig): (step: number) => number {
 }
 
 /** The model that a configuration describes, with its first weights. */
-export function newModel({ model, seed }: PretrainConfig): TextToImage {
+export function newModel({ model, seed }: PretrainConfig): WorldModel {
   const { hidden_size: width, ...encoder } = model.text_encoder;
-  const built = new TextToImage({
+  const built = new WorldModel({
     unet: { _class_name: 'UNet2DConditionModel', ...model.unet },
     textEncoder: {
       _class_name: 'CLIPTextModel',
@@ -149,7 +160,7 @@ export async function pretrain(config: PretrainConfig, run: Run, signal: AbortSi
 /** A sheet of samples drawn with the averaged weights. */
 async function writeSamples(
   config: PretrainConfig,
-  model: TextToImage,
+  model: WorldModel,
   weights: Weights,
   run: Run,
   done: number,

@@ -1,5 +1,6 @@
 /** Changes of a picture and its caption that keep what they say; each a pure function of the draws it is given. */
 import type { Draws } from '../world/index.ts';
+import type { Captioned } from './dataset.ts';
 
 export interface Augmentation {
   /** How often a picture is mirrored, left for right. */
@@ -27,13 +28,13 @@ export function shuffledCaption(caption: string, keep: number, draw: Draws): str
 
 /** A picture of square planes and its caption, changed. */
 export function augmented(
-  { pixels, caption }: { readonly pixels: Float32Array; readonly caption: string },
+  { pixels, caption, mirrored: other }: Captioned,
   size: number,
   { flip, shuffleCaptions, keepParts }: Augmentation,
   draw: Draws,
 ): { pixels: Float32Array; caption: string } {
   return {
-    pixels: draw.chance(flip) ? mirrored(pixels, size) : pixels,
+    pixels: draw.chance(flip) ? (other ?? mirrored(pixels, size)) : pixels,
     caption: shuffleCaptions ? shuffledCaption(caption, keepParts, draw) : caption,
   };
 }

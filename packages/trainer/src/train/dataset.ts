@@ -7,9 +7,11 @@ import { draws } from '../world/index.ts';
 import { type Augmentation, augmented } from './augment.ts';
 import type { Batch } from './batch.ts';
 
-/** A captioned picture: 3 x size x size numbers in [-1, 1]. */
+/** A captioned picture, as the model stores it: 3 x size x size numbers in [-1, 1], or latents. */
 export interface Captioned {
   readonly pixels: Float32Array;
+  /** Of the mirrored picture, where that is not `pixels` mirrored: the latents of a VAE. */
+  readonly mirrored?: Float32Array;
   readonly caption: string;
 }
 

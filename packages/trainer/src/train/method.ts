@@ -42,7 +42,7 @@ async function attachAdapters(model: TextToImage, config: AdapterConfig, device:
   const method = adapterMethod(config);
   const patterns =
     config.method === 'lora' ? { rankPattern: config.rank_pattern, alphaPattern: config.alpha_pattern } : {};
-  const rows = await attach(model.unet, {
+  const rows = await attach(model.denoiser, {
     method,
     targetModules,
     excludeModules,
@@ -52,13 +52,27 @@ async function attachAdapters(model: TextToImage, config: AdapterConfig, device:
   });
   if (text === null) return rows.length;
   const { target_modules } = text;
-  const more = await attach(model.text_encoder, { method, targetModules: target_modules, seed, device });
-  return rows.length + more.length;
+  let count = rows.length;
+  for (const [, encoder] of model.textEncoders) {
+    count += (await attach(encoder, { method, targetModules: target_modules, seed, device })).length;
+  }
+  return count;
 }
 
 const adapterPath = /\.adapters\./;
 const wordPath = /\.new_words$/;
 const keysAndValues = new RegExp(`${crossAttentionKeysAndValues}\\.weight$`);
+
+/** The paths of the denoiser's parameters, and of the text encoders' where they are trained whole. */
+function partsPath({ partNames }: TextToImage, withText: boolean): RegExp {
+  const parts = [partNames.denoiser, ...(withText ? partNames.textEncoders : [])];
+  return new RegExp(`^(${parts.join('|')})\\.`);
+}
+
+/** Whether any text encoder is part of what is trained: then captions are encoded in every step. */
+export function trainsText(model: TextToImage): boolean {
+  return Object.keys(trainableState(model)).some((path) => textPath.test(path));
+}
 
 /**
  * Freezes the model but for what the method trains, attaching adapters where the method has them.
@@ -78,7 +92,7 @@ export async function applyMethod(
       setTrainable(model, (path) => wordPath.test(path) || keysAndValues.test(path));
       break;
     case 'dreambooth':
-      setTrainable(model, config.text_encoder === null ? /^unet\./ : /^/);
+      setTrainable(model, partsPath(model, config.text_encoder !== null));
       break;
     default:
       adapted = await attachAdapters(model, config, device);
@@ -93,7 +107,7 @@ export async function applyMethod(
 
 /** What P is to DEFT, whatever its projector trains in its place. */
 const basisPath = /\.deft_[PWH]$/;
-const textPath = /^text_encoder\./;
+const textPath = /^text_encoder(_\d)?\./;
 
 /** The parameters whose settings are not the configured ones: groups of the configuration, DEFT's P, and the text encoder. */
 export function learningRateGroups(config: TrainConfig): ParameterGroup[] {

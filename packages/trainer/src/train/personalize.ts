@@ -26,11 +26,9 @@ import {
   treeMap,
   zeros,
 } from '@deftjs/tensor';
-import { drawPrompts } from '../base/draw.ts';
 import type { TextToImage } from '../base/textToImage.ts';
 import type { TrainConfig } from '../config/index.ts';
-import { caption, renderScene, sampleScene, toPlanes } from '../world/index.ts';
-import { type BatchTensors, batchTensors } from './batch.ts';
+import { type BatchTensors, batchTensors, type Contexts, errorsOf } from './batch.ts';
 import { type Captioned, captionedBatch } from './dataset.ts';
 import { firstFaultyLayer, guarded } from './finite.ts';
 import { learningRateGroups } from './method.ts';
@@ -73,34 +71,24 @@ export function learnt({ weights, average }: TrainState): Weights {
   return Object.keys(average).length === 0 ? weights : average;
 }
 
-/** Pictures of what the base knows, for prior preservation; none when it is not asked for. */
-export async function priorPictures(
-  model: TextToImage,
-  { prior, seed, sampling }: TrainConfig,
-  device: Device,
-): Promise<Captioned[]> {
-  if (prior === null) return [];
-  const scenes = Array.from({ length: prior.pictures }, (_, i) => sampleScene(seed ^ 0x9e1, i));
-  const captions = scenes.map((scene, i) => caption(scene, seed, i));
-  if (prior.source === 'world') {
-    return scenes.map((scene, i) => ({
-      pixels: toPlanes(renderScene(scene, model.pictureSize)),
-      caption: captions[i]!,
-    }));
-  }
-  const { steps, guidance_scale: guidanceScale } = sampling;
-  const drawn = await drawPrompts(model, { prompts: captions, seeds: [seed], steps, guidanceScale, device });
-  return drawn.map(({ pictures }, i) => ({ pixels: toPlanes(pictures[0]!), caption: captions[i]! }));
-}
-
 /** The pictures of (1), each set a batch: [pictures] or [pictures, prior]. */
 type Sets = readonly (readonly Captioned[])[];
+
+/** What steps are taken on. */
+export interface StepData {
+  /** What is to be learnt, as the model stores it. */
+  readonly pictures: readonly Captioned[];
+  /** What is to be kept; may be empty. */
+  readonly prior: readonly Captioned[];
+  /** Of all their captions; null where text encoders are part of the step. */
+  readonly contexts: Contexts | null;
+}
 
 /** Loss and gradient of one batch of each set, as functions of the weights and the key of dropout. */
 function lossOf(model: TextToImage, priorWeight: number) {
   const losses = (batches: readonly BatchTensors[]): Tensor =>
     batches
-      .map((batch, i) => mul(mean(model.errors(batch)), i === 0 ? 1 : priorWeight))
+      .map((batch, i) => mul(mean(errorsOf(model, batch)), i === 0 ? 1 : priorWeight))
       .reduce((sum, term) => add(sum, term)); // (1)
   return (weights: Weights, batches: readonly BatchTensors[], dropped: Tensor): Tensor =>
     withState(model, weights, () => withDropout(model, dropped, () => losses(batches)));
@@ -131,21 +119,12 @@ function updateOf(config: TrainConfig) {
 
 /**
  * The training step: `take` is a function of (state, step number), compiled. The state passed in is used up.
- * @param pictures what is to be learnt
- * @param prior what is to be kept; may be empty
  */
-export function trainStep(
-  model: TextToImage,
-  config: TrainConfig,
-  pictures: readonly Captioned[],
-  prior: readonly Captioned[],
-  device: Device,
-) {
+export function trainStep(model: TextToImage, config: TrainConfig, data: StepData, device: Device) {
   setTraining(model, true);
   const parts = config.gradient_accumulation;
   const loss = lossOf(model, config.prior?.weight ?? 0);
   const update = updateOf(config);
-  const sets = prior.length === 0 ? [pictures] : [pictures, prior];
   const rates = learningRates(config);
   const start: Weights = config.decay_towards === 'start' ? treeMap(alias, trainableState(model)) : {};
 
@@ -184,7 +163,7 @@ export function trainStep(
 
   /** Compiles the step and uploads the weights that stay as they are. */
   const prepare = async (state: TrainState): Promise<void> => {
-    const [batches, dropped] = [batchesOf(model, config, sets, 0), dropoutKey(config.seed, 0)];
+    const [batches, dropped] = [batchesOf(model, config, data, 0), dropoutKey(config.seed, 0)];
     if (parts === 1) await whole.explain(state, batches, dropped, ratesOf(0));
     else {
       await part.explain(nothing(state), state.weights, batches, dropped);
@@ -197,7 +176,7 @@ export function trainStep(
     const used: Tensor[] = [];
     /** Batch `k` of the run. */
     const seen = (k: number): readonly [readonly BatchTensors[], Tensor] => {
-      const batches = batchesOf(model, config, sets, k);
+      const batches = batchesOf(model, config, data, k);
       used.push(...treeLeaves(batches));
       return [batches, dropoutKey(config.seed, k)];
     };
@@ -231,20 +210,30 @@ function dropoutKey(seed: number, k: number): Tensor {
 }
 
 /** Batch k of each set. */
-function batchesOf(model: TextToImage, config: TrainConfig, sets: Sets, k: number): BatchTensors[] {
+function batchesOf(
+  model: TextToImage,
+  config: TrainConfig,
+  { pictures, prior, contexts }: StepData,
+  k: number,
+): BatchTensors[] {
+  const sets: Sets = prior.length === 0 ? [pictures] : [pictures, prior];
   const { batch_size: batchSize, caption_dropout: captionDropout, seed } = config;
   const noise = {
     sampling: config.timesteps,
     minSnrGamma: config.min_snr_gamma,
     offset: config.offset_noise,
   };
-  const shape = [3, model.pictureSize, model.pictureSize];
+  const shape = model.storedShape;
   const { objective } = model;
   const { flip, shuffle_captions: shuffleCaptions, keep_parts: keepParts } = config.data;
   const options = { batchSize, captionDropout, objective, noise, shape };
   return sets.map((items, i) => {
     const augmentation = i === 0 ? { flip, shuffleCaptions, keepParts } : null;
-    return batchTensors(captionedBatch(items, { ...options, augmentation, seed: seed + i }, k), model);
+    return batchTensors(
+      captionedBatch(items, { ...options, augmentation, seed: seed + i }, k),
+      model,
+      contexts,
+    );
   });
 }
 
@@ -256,15 +245,14 @@ function batchesOf(model: TextToImage, config: TrainConfig, sets: Sets, k: numbe
 export async function faultOf(
   model: TextToImage,
   config: TrainConfig,
-  pictures: Sets,
+  data: StepData,
   { weights }: TrainState,
   step: number,
   device: Device,
 ): Promise<string> {
   const loss = lossOf(model, config.prior?.weight ?? 0);
-  const sets = pictures.filter((set) => set.length > 0);
   for (let k = step * config.gradient_accumulation; k < (step + 1) * config.gradient_accumulation; k += 1) {
-    const batches = batchesOf(model, config, sets, k);
+    const batches = batchesOf(model, config, data, k);
     const run = () => loss(weights, batches, dropoutKey(config.seed, k));
     const layer = await firstFaultyLayer(model, run, device);
     if (layer !== null) return `${layer} is the first layer whose output is not finite`;

@@ -13,9 +13,8 @@ import type { TextToImage } from '../base/textToImage.ts';
 import { methodNames, modelName, type TrainConfig } from '../config/index.ts';
 import type { ImageFolder } from '../data/index.ts';
 import { UserError } from '../userError.ts';
-import type { Captioned } from './dataset.ts';
 import { settingsInWords, type TrainedPart } from './method.ts';
-import type { TrainState, trainStep } from './personalize.ts';
+import type { StepData, TrainState, trainStep } from './personalize.ts';
 
 export interface Plan {
   readonly config: TrainConfig;
@@ -41,8 +40,7 @@ interface Job {
   readonly model: TextToImage;
   readonly data: ImageFolder;
   readonly prompts: readonly string[];
-  /** An epoch of pictures to learn, and those of what the base knows. */
-  readonly sets: readonly (readonly Captioned[])[];
+  readonly seen: StepData;
   readonly trained: TrainedPart;
   readonly first: TrainState;
   readonly step: ReturnType<typeof trainStep>;
@@ -53,14 +51,14 @@ interface Job {
 
 /** Compiles the job's step and adds up. */
 export async function planTraining(job: Job): Promise<Plan> {
-  const { config, model, data, prompts, sets, trained, first, step, device, freeBytes } = job;
+  const { config, model, data, prompts, seen, trained, first, step, device, freeBytes } = job;
   await step.prepare(first);
   return {
     config,
     pictures: data.pictures.length,
     captions: data.captionSource,
-    priorPictures: sets[1]?.length ?? 0,
-    epochs: (config.steps * config.gradient_accumulation * config.batch_size) / sets[0]!.length,
+    priorPictures: seen.prior.length,
+    epochs: (config.steps * config.gradient_accumulation * config.batch_size) / seen.pictures.length,
     prompts: prompts.length,
     trained,
     parameters: [...namedParameters(model).values()].reduce((sum, { shape }) => sum + numel(shape), 0),

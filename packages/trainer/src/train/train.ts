@@ -25,11 +25,12 @@ import {
 import { type Run, readStepLog } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
 import { fromPlanes, subjectWords } from '../world/index.ts';
-import type { Captioned } from './dataset.ts';
+import { encodeCaptions, encodePictures } from './encoded.ts';
 import { halveFrozen, recomputeBlocks } from './memory.ts';
-import { applyMethod, settingsInWords, type TrainedPart } from './method.ts';
-import { faultOf, firstState, learnt, priorPictures, type TrainState, trainStep } from './personalize.ts';
+import { applyMethod, settingsInWords, type TrainedPart, trainsText } from './method.ts';
+import { faultOf, firstState, learnt, type StepData, type TrainState, trainStep } from './personalize.ts';
 import { checkBaseFits, checkFits, type Plan, planLines, planTraining } from './plan.ts';
+import { checkPrior, priorPictures } from './priorPictures.ts';
 import { addStepSamples, stepsSheet } from './stepSamples.ts';
 import { type Finished, runSteps } from './steps.ts';
 
@@ -47,8 +48,7 @@ function promptsOf(model: TextToImage, config: TrainConfig, data: ImageFolder): 
 interface Prepared {
   readonly model: TextToImage;
   readonly data: ImageFolder;
-  /** The pictures to learn, and those of what the base knows. */
-  readonly sets: readonly (readonly Captioned[])[];
+  readonly seen: StepData;
   readonly prompts: readonly string[];
   readonly device: Device;
   readonly trained: TrainedPart;
@@ -69,6 +69,7 @@ async function prepare(
   const freeBytes = process.availableMemory();
   checkBaseFits(config.base, freeBytes);
   const model = await loadBase(config.base);
+  model.resize(config.data.resolution);
   await teachWordOf(model, config);
   const data = await readTrainingData(config.data.folder, {
     size: model.pictureSize,
@@ -78,6 +79,7 @@ async function prepare(
   });
   for (const { path, reason } of data.passedOver) console.error(`deft: ${path} is passed over: ${reason}`);
   const prompts = promptsOf(model, config, data);
+  checkPrior(model, config);
   const { device, why } = await openDevice(config.device);
   console.error(`deft: ${why}`);
   await untrained(model, prompts, device);
@@ -86,24 +88,31 @@ async function prepare(
     throw new UserError(error.message, 2);
   });
   if (config.precision === 'f16') await halveFrozen(model, device);
-  if (config.recompute) recomputeBlocks(model.unet);
+  if (config.recompute) recomputeBlocks(model.denoiser);
   const first = firstState(model, config);
   const pictures = data.epoch.map(({ pixels, caption }) => ({ pixels, caption }));
-  const step = trainStep(model, config, pictures, prior, device);
-  const sets = [pictures, prior];
+  const { flip, shuffle_captions: shuffles, cache } = config.data;
+  const captions = [...pictures, ...prior].map(({ caption }) => caption);
+  const encodesOnce = model.vae !== null && !trainsText(model) && !shuffles;
+  const seen: StepData = {
+    pictures: await encodePictures(model, pictures, { flip: flip > 0, device, cache }),
+    prior: await encodePictures(model, prior, { flip: false, device, cache }),
+    contexts: encodesOnce ? await encodeCaptions(model, captions, { device, cache }) : null,
+  };
+  const step = trainStep(model, config, seen, device);
   const plan = await planTraining({
     config,
     model,
     data,
     prompts,
-    sets,
+    seen,
     trained,
     first,
     step,
     device,
     freeBytes,
   });
-  return { model, data, sets, prompts, device, trained, first, step, plan };
+  return { model, data, seen, prompts, device, trained, first, step, plan };
 }
 
 /** Prints what a job would do and need, having compiled its step and trained nothing. @throws {UserError} as {@link train} */
@@ -125,7 +134,7 @@ export async function train(config: TrainConfig, open: () => Run, signal: AbortS
   const prepared = await prepare(config, async (model, prompts, device) => {
     before = await drawPrompts(model, { prompts, seeds, steps, guidanceScale, device });
   });
-  const { model, data, sets, prompts, device, trained, first, step } = prepared;
+  const { model, data, seen, prompts, device, trained, first, step } = prepared;
   for (const line of planLines(prepared.plan)) console.error(`deft: ${line}`);
   checkFits(prepared.plan);
   const drawSamples = (of: readonly number[]) =>
@@ -143,7 +152,7 @@ export async function train(config: TrainConfig, open: () => Run, signal: AbortS
     keepCheckpoints: config.keep_checkpoints,
     first,
     step: step.take,
-    fault: (state, at) => faultOf(model, config, sets, state, at, device),
+    fault: (state, at) => faultOf(model, config, seen, state, at, device),
     after: async (state, done) => {
       if (!isSampled(done)) return;
       const samples = await withWeights(model, learnt(state), () => drawSamples(seeds.slice(0, 1)));
