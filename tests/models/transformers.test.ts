@@ -139,13 +139,16 @@ const nets: Record<string, (change: JsonConfig) => Net> = {
       }),
       forward({ sample, times, ids, image }) {
         const batch = sample!.shape[0]!;
-        const images = range(batch).map((row) => ({ row, start: 3, latents: narrow(image!, 0, row, 1) }));
+        const placesOf = (row: number) =>
+          range(9).map((i) => (i >= 3 && i < 7 ? 9 * batch + 4 * row + i - 3 : 9 * row + i));
+        const places = tensor(range(batch).flatMap(placesOf), [batch, 9], 'i32');
         const mask = less(zeros([batch, 16, 16]), 1);
         return model.forward({
           sample: sample!,
           times: times!,
           ids: ids!,
-          images,
+          images: [image!],
+          places,
           mask,
           positions: [range(16)],
         });
@@ -328,18 +331,19 @@ describe('OmniGen', () => {
 
   it('puts a picture where its words would stand, whatever those are', async () => {
     const model = make();
-    const images = [{ row: 0, start: 1, latents: filled(2, 1, 4, 2, 4) }];
+    const images = [filled(2, 1, 4, 2, 4)];
+    const places = tensor(Int32Array.of(0, 5, 6, 3, 4), [1, 5], 'i32');
     const other = tensor(Int32Array.of(12, 0, 0, 3, 7), [1, 5], 'i32');
     const [one, same, without] = await valuesOf(
-      model.forward({ ...inputs, ids: tensor(Int32Array.of(12, 5, 6, 3, 7), [1, 5], 'i32'), images }),
-      model.forward({ ...inputs, ids: other, images }),
+      model.forward({ ...inputs, ids: tensor(Int32Array.of(12, 5, 6, 3, 7), [1, 5], 'i32'), images, places }),
+      model.forward({ ...inputs, ids: other, images, places }),
       model.forward({ ...inputs, ids: other }),
     );
     expect(same).toEqual(one);
     expect(without).not.toEqual(one);
-    expect(() =>
-      model.forward({ ...inputs, images: [{ row: 0, start: 4, latents: zeros([1, 4, 2, 4]) }] }),
-    ).toThrow('omniGen: 2 patches of [1, 4, 2, 4] do not fit at token 4 of instruction 0 of [1, 5]');
+    expect(() => model.forward({ ...inputs, images })).toThrow(
+      'omniGen: expected places [1, 5] for the pictures; got none',
+    );
   });
 
   it('refuses masks and positions of another length', () => {

@@ -92,6 +92,7 @@ describe('a configuration', () => {
   it('is that of the shipped base, whose picture is its grid times its block', () => {
     const { name, model } = readPretrainConfig('examples/world-base.yaml');
     expect(name).toBe('world-base');
+    if (!('unet' in model)) throw new Error('a UNet');
     expect(model.unet.sample_size * model.block_size).toBe(32);
     expect(model.unet.in_channels).toBe(3 * model.block_size ** 2);
   });

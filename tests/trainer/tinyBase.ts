@@ -9,7 +9,8 @@ import { newModel } from '../../packages/trainer/src/pretrain/pretrain.ts';
 
 /** The base of tests/e2e/tiny.yaml with its first weights. */
 export function tinyModel(): WorldModel {
-  return newModel(readPretrainConfig(fileURLToPath(new URL('../e2e/tiny.yaml', import.meta.url))));
+  const config = readPretrainConfig(fileURLToPath(new URL('../e2e/tiny.yaml', import.meta.url)));
+  return newModel(config) as WorldModel;
 }
 
 /** Writes the base into a folder. */

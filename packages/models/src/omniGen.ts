@@ -39,7 +39,6 @@ import {
   split,
   type Tensor,
   type TensorSource,
-  tensor,
   unsqueeze,
 } from '@deftjs/tensor';
 import { Modulation, modulate } from './modulation.ts';
@@ -125,16 +124,6 @@ export function readOmniGenConfig(json: JsonConfig): OmniGenConfig {
   return config;
 }
 
-/** A picture in an instruction: where its tokens stand, and its latents. */
-export interface InstructionImage {
-  /** Which instruction of the batch it belongs to. */
-  readonly row: number;
-  /** The place of its first token; it takes as many as it has patches. */
-  readonly start: number;
-  /** [1, Z, h, w]. */
-  readonly latents: Tensor;
-}
-
 export interface OmniGenInputs {
   /** Noisy latents [B, Z, H, W]. */
   readonly sample: Tensor;
@@ -142,7 +131,13 @@ export interface OmniGenInputs {
   readonly times: Tensor;
   /** The instructions: token ids, i32 [B, L]. */
   readonly ids: Tensor;
-  readonly images?: readonly InstructionImage[];
+  /** The pictures of all instructions in their order, those of one size together: [n, Z, h, w]. */
+  readonly images?: readonly Tensor[];
+  /**
+   * What stands at each place of the instructions, i32 [B, L], where they have pictures: k < B L is word k of `ids` in
+   * reading order, B L + k the k-th patch of the pictures.
+   */
+  readonly places?: Tensor;
   /** Which tokens a token attends to: bool [B, N, N]. */
   readonly mask: Tensor;
   /** The positions of the N tokens: one list for each of the batch, or one for all. */
@@ -182,9 +177,9 @@ export class OmniGenTransformer2DModel extends Module {
   /**
    * The velocity that the network predicts: [B, Z, H, W].
    * @throws ShapeError when H or W is no multiple of p or too large for the positions, the mask or the positions are
-   *   for another number of tokens, or a picture does not fit where it should stand
+   *   for another number of tokens, or there are pictures and no places, or places for other instructions
    */
-  forward({ sample, times, ids, images = [], mask, positions }: OmniGenInputs): Tensor {
+  forward({ sample, times, ids, images = [], places, mask, positions }: OmniGenInputs): Tensor {
     const { channels, patchSize, timeWidth, flipSinToCos, frequencyShift } = this.config;
     const grid = patchGrid('omniGen', sample, channels, patchSize);
     const outputs = grid[0] * grid[1];
@@ -199,7 +194,7 @@ export class OmniGenTransformer2DModel extends Module {
     const waves = timestepEmbedding(times, timeWidth, { flipSinToCos, frequencyShift });
     let x = concat(
       [
-        this.embedInstructions(ids, images), // [B, L, C]
+        this.embedInstructions(ids, images, places), // [B, L, C]
         unsqueeze(this.time_token.forward(waves), 1), // [B, 1, C]
         this.patch_embedding.forward(sample, 'output'), // [B, M, C]
       ],
@@ -215,28 +210,17 @@ export class OmniGenTransformer2DModel extends Module {
   }
 
   /** Words and, in the places of pictures, their patches: [B, L] -> [B, L, C]. */
-  private embedInstructions(ids: Tensor, images: readonly InstructionImage[]): Tensor {
-    const [batch, words] = ids.shape as [number, number];
+  private embedInstructions(ids: Tensor, images: readonly Tensor[], places?: Tensor): Tensor {
     const tokens = this.embed_tokens.forward(ids); // [B, L, C]
     if (images.length === 0) return tokens;
-    const { width } = this.config;
-    const rows = [reshape(tokens, [batch * words, width])];
-    const taken = Int32Array.from({ length: batch * words }, (_, i) => i);
-    let next = batch * words;
-    for (const { row, start, latents } of images) {
-      const patches = this.patch_embedding.forward(latents, 'input'); // [1, h w / p^2, C]
-      const count = patches.shape[1]!;
-      if (patches.shape[0] !== 1 || row < 0 || row >= batch || start < 0 || start + count > words) {
-        throw new ShapeError(
-          `omniGen: ${count} patches of ${formatShape(latents.shape)} do not fit at token ${start} of ` +
-            `instruction ${row} of ${formatShape(ids.shape)}`,
-        );
-      }
-      rows.push(reshape(patches, [count, width]));
-      for (let i = 0; i < count; i += 1) taken[row * words + start + i] = next + i;
-      next += count;
+    if (places?.shape.join() !== ids.shape.join()) {
+      throw new ShapeError(
+        `omniGen: expected places ${formatShape(ids.shape)} for the pictures; got ${places ? formatShape(places.shape) : 'none'}`,
+      );
     }
-    return gather(concat(rows), tensor(taken, [batch, words], 'i32'));
+    const rows = (x: Tensor): Tensor => reshape(x, [-1, this.config.width]);
+    const patches = images.map((latents) => rows(this.patch_embedding.forward(latents, 'input')));
+    return gather(concat([rows(tokens), ...patches]), places);
   }
 
   /**

@@ -13,24 +13,73 @@ export interface Instruction {
   readonly images: readonly { readonly start: number; readonly tokens: number }[];
 }
 
+/** How a model words and reads instructions. */
+export interface InstructionReader {
+  /** What stands before and after the prompt. */
+  readonly around: readonly [before: string, after: string];
+  /** Token ids of a part of the text; `begins` says whether it is the first. */
+  readonly encode: (text: string, begins: boolean) => readonly number[];
+}
+
+/** An instruction, and which of its pictures stands at each place of one. */
+export type ReadInstruction = Instruction & { readonly order: readonly number[] };
+
+/**
+ * The instruction of a prompt in which `<|image_1|>` and on stand for pictures.
+ * @param tokens how many tokens each of the pictures takes
+ * @throws RangeError when the pictures are not numbered 1 to their number
+ */
+export function readInstruction(
+  prompt: string,
+  tokens: readonly number[],
+  { around, encode }: InstructionReader,
+): ReadInstruction {
+  const order = Array.from(prompt.matchAll(/<\|image_(\d+)\|>/g), ([, number]) => Number(number) - 1);
+  const wanted = new Set(order);
+  if (wanted.size !== tokens.length || !tokens.every((_, i) => wanted.has(i))) {
+    throw new RangeError(
+      `omniGen: expected ${tokens.length} pictures, <|image_1|> and on, in the prompt; got "${prompt}"`,
+    );
+  }
+  const ids: number[] = [];
+  const images: { start: number; tokens: number }[] = [];
+  const text = around[0] + prompt + around[1];
+  for (const [i, words] of text.split(/<\|image_\d+\|>/).entries()) {
+    ids.push(...encode(words, i === 0));
+    const image = order[i];
+    if (image === undefined) continue;
+    images.push({ start: ids.length, tokens: tokens[image]! });
+    ids.push(...new Array<number>(tokens[image]!).fill(0));
+  }
+  return { ids, images, order };
+}
+
 /** What the transformer takes for a batch of instructions. */
 export interface InstructionBatch {
   /** i32 [B, L], shorter instructions padded on the left. */
   readonly ids: Tensor;
+  /** i32 [B, L]: the word, or the patch of the instructions' pictures in their order, that stands there. */
+  readonly places: Tensor;
   /** bool [B, N, N], N = L + 1 + outputs. */
   readonly mask: Tensor;
   /** Of all N tokens: 0 for padding, from 0 on for the rest. */
   readonly positions: readonly (readonly number[])[];
-  /** How many tokens of padding precede each instruction. */
-  readonly padding: readonly number[];
 }
 
-/** The batch of the instructions before a picture of `outputs` tokens. */
-export function batchInstructions(instructions: readonly Instruction[], outputs: number): InstructionBatch {
-  const words = Math.max(...instructions.map(({ ids }) => ids.length));
+/**
+ * The batch of the instructions before a picture of `outputs` tokens.
+ * @param words L; default: the length of the longest
+ */
+export function batchInstructions(
+  instructions: readonly Instruction[],
+  outputs: number,
+  words = Math.max(...instructions.map(({ ids }) => ids.length)),
+): InstructionBatch {
   const total = words + 1 + outputs;
   const ids = new Int32Array(instructions.length * words);
   const mask = new Int32Array(instructions.length * total * total);
+  const places = Int32Array.from(ids, (_, i) => i);
+  let patches = ids.length;
   const padding = instructions.map((instruction) => words - instruction.ids.length);
   for (const [row, { ids: own, images }] of instructions.entries()) {
     const before = padding[row]!;
@@ -46,12 +95,14 @@ export function batchInstructions(instructions: readonly Instruction[], outputs:
     for (const { start, tokens } of images) {
       const first = before + start;
       for (let query = first; query < first + tokens; query += 1) allow(query, first, first + tokens);
+      for (let i = 0; i < tokens; i += 1) places[row * words + first + i] = patches + i;
+      patches += tokens;
     }
   }
   return {
     ids: tensor(ids, [instructions.length, words], 'i32'),
+    places: tensor(places, [instructions.length, words], 'i32'),
     mask: notEqual(tensor(mask, [instructions.length, total, total], 'i32'), 0),
     positions: padding.map((before) => Array.from({ length: total }, (_, i) => Math.max(0, i - before))),
-    padding,
   };
 }

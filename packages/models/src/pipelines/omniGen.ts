@@ -17,11 +17,12 @@ import {
   mul,
   sub,
   type Tensor,
+  type Tree,
   treeLeaves,
   unsqueeze,
 } from '@deftjs/tensor';
 import { OmniGenTransformer2DModel } from '../omniGen.ts';
-import { batchInstructions, type Instruction } from '../omniGenSequence.ts';
+import { batchInstructions, type ReadInstruction, readInstruction } from '../omniGenSequence.ts';
 import { type Denoiser, draw } from '../sampling.ts';
 import { type FlowSampler, flowMatchEuler } from '../schedulers/index.ts';
 import { AutoencoderKL } from '../vae.ts';
@@ -60,7 +61,34 @@ export interface InstructionRequest extends DrawOptions {
 const sampleSize = 128;
 
 /** What the network sees in one of the three passes of (1). */
-type Condition = { readonly ids: Tensor; readonly mask: Tensor; readonly latents: readonly Tensor[] };
+type Condition = {
+  readonly ids: Tensor;
+  readonly places: Tensor;
+  readonly mask: Tensor;
+  readonly images: readonly Tensor[];
+};
+
+/** What networks see of the instruction, of its pictures alone, and of neither; no i where it has no pictures. */
+export type InstructionContrast<Context extends Tree> = {
+  readonly c: Context;
+  readonly u: Context;
+  readonly i?: Context;
+};
+
+/** Networks for the three contexts guided on two scales: (1), with i = u where there are no pictures. */
+export function guidedByPictures<Context extends Tree>(
+  network: Readonly<Record<'c' | 'u' | 'i', Denoiser<Context>>>,
+  guidanceScale: number,
+  imageGuidanceScale: number,
+): Denoiser<InstructionContrast<Context>> {
+  return (x, times, seen) => {
+    const c = network.c(x, times, seen.c);
+    const u = network.u(x, times, seen.u);
+    if (!seen.i) return add(u, mul(sub(c, u), guidanceScale)); // (1) with i = u
+    const i = network.i(x, times, seen.i);
+    return add(add(u, mul(sub(i, u), imageGuidanceScale)), mul(sub(c, i), guidanceScale)); // (1)
+  };
+}
 
 export class OmniGen extends Module {
   readonly transformer: OmniGenTransformer2DModel;
@@ -82,30 +110,14 @@ export class OmniGen extends Module {
    * @param tokens how many tokens each of its pictures takes
    * @throws RangeError when its pictures are not numbered 1 to their number
    */
-  instruction(
-    prompt: string,
-    tokens: readonly number[],
-  ): Instruction & { readonly order: readonly number[] } {
-    const text =
-      `<|user|>\nGenerate an image according to the following instructions\n${prompt}<|end|>\n` +
-      '<|assistant|>\n<|diffusion|>';
-    const order = Array.from(text.matchAll(/<\|image_(\d+)\|>/g), ([, number]) => Number(number) - 1);
-    const wanted = new Set(order);
-    if (wanted.size !== tokens.length || !tokens.every((_, i) => wanted.has(i))) {
-      throw new RangeError(
-        `omniGen: expected ${tokens.length} pictures, <|image_1|> and on, in the prompt; got "${prompt}"`,
-      );
-    }
-    const ids: number[] = [];
-    const images: { start: number; tokens: number }[] = [];
-    for (const [i, words] of text.split(/<\|image_\d+\|>/).entries()) {
-      ids.push(...this.#encode(words, i === 0));
-      const image = order[i];
-      if (image === undefined) continue;
-      images.push({ start: ids.length, tokens: tokens[image]! });
-      ids.push(...new Array<number>(tokens[image]!).fill(0));
-    }
-    return { ids, images, order };
+  instruction(prompt: string, tokens: readonly number[]): ReadInstruction {
+    return readInstruction(prompt, tokens, {
+      around: [
+        '<|user|>\nGenerate an image according to the following instructions\n',
+        '<|end|>\n<|assistant|>\n<|diffusion|>',
+      ],
+      encode: this.#encode,
+    });
   }
 
   /** One pass of the network for prompts with the latents of their pictures. */
@@ -117,21 +129,11 @@ export class OmniGen extends Module {
         pictures[row]!.map(({ shape }) => (shape[2]! * shape[3]!) / patchSize ** 2),
       ),
     );
-    const { ids, mask, positions, padding } = batchInstructions(instructions, outputs);
-    const places = instructions.flatMap(({ images }, row) =>
-      images.map(({ start }) => ({ row, start: padding[row]! + start })),
-    );
-    const latents = instructions.flatMap(({ order }, row) => order.map((image) => pictures[row]![image]!));
+    const { ids, places, mask, positions } = batchInstructions(instructions, outputs);
+    const images = instructions.flatMap(({ order }, row) => order.map((image) => pictures[row]![image]!));
     const network: Denoiser<Condition> = (sample, times, condition) =>
-      this.transformer.forward({
-        sample,
-        times,
-        ids: condition.ids,
-        images: places.map((place, i) => ({ ...place, latents: condition.latents[i]! })),
-        mask: condition.mask,
-        positions,
-      });
-    return { condition: { ids, mask, latents }, network };
+      this.transformer.forward({ sample, times, ...condition, positions });
+    return { condition: { ids, places, mask, images }, network };
   }
 
   /**
@@ -176,13 +178,11 @@ export class OmniGen extends Module {
       : empty;
     const context = { c: full.condition, u: empty.condition, ...(pictured && { i: imagesOnly.condition }) };
     const latents = await draw({
-      network: (x, times, seen: typeof context) => {
-        const c = full.network(x, times, seen.c);
-        const u = empty.network(x, times, seen.u);
-        if (!seen.i) return add(u, mul(sub(c, u), guidanceScale)); // (1) with i = u
-        const i = imagesOnly.network(x, times, seen.i);
-        return add(add(u, mul(sub(i, u), imageGuidanceScale)), mul(sub(c, i), guidanceScale)); // (1)
-      },
+      network: guidedByPictures(
+        { c: full.network, u: empty.network, i: imagesOnly.network },
+        guidanceScale,
+        imageGuidanceScale,
+      ),
       denoising: this.#sampler(steps, skip, { imageTokens: outputs, even: true }),
       context,
       seeds,

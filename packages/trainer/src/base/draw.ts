@@ -1,8 +1,8 @@
 /** Pictures of prompts, drawn by a text-to-image model. */
 import { loadState, setTraining, stateOf } from '@deftjs/autograd/nn';
-import { type Device, read, type Tensor } from '@deftjs/tensor';
+import { type Device, read, type Tensor, tensor } from '@deftjs/tensor';
 import type { PromptSamples } from '../metrics/index.ts';
-import { fromPlanes } from '../world/index.ts';
+import { fromPlanes, type Picture, toPlanes } from '../world/index.ts';
 import type { TextToImage } from './textToImage.ts';
 
 export interface DrawOptions {
@@ -11,6 +11,9 @@ export interface DrawOptions {
   readonly seeds: readonly number[];
   readonly steps: number;
   readonly guidanceScale: number;
+  readonly imageGuidanceScale?: number;
+  /** The picture that each prompt names, where the model reads pictures; default: they name none. */
+  readonly inputs?: readonly Picture[];
   readonly device: Device;
 }
 
@@ -26,19 +29,28 @@ export async function drawPrompts(model: TextToImage, options: DrawOptions): Pro
 }
 
 async function drawAll(model: TextToImage, options: DrawOptions): Promise<PromptSamples[]> {
-  const { prompts, seeds, steps, guidanceScale, device } = options;
+  const { prompts, seeds, steps, guidanceScale, imageGuidanceScale, inputs, device } = options;
   const size = model.pictureSize;
+  const planes = inputs?.flatMap((input) => seeds.map(() => toPlanes(input)));
+  using pictured =
+    planes &&
+    tensor(
+      planes.flatMap((x) => [...x]),
+      [planes.length, 3, size, size],
+    );
   using drawn = await model.draw({
     prompts: prompts.flatMap((prompt) => seeds.map(() => prompt)),
     seeds: prompts.flatMap(() => seeds),
     steps,
     guidanceScale,
+    ...(imageGuidanceScale !== undefined && { imageGuidanceScale }),
+    ...(pictured && { inputs: pictured }),
     size,
     device,
   });
-  const planes = (await read(drawn)) as Float32Array;
+  const numbers = (await read(drawn)) as Float32Array;
   const picture = (i: number) => {
-    return fromPlanes(planes.slice(3 * size * size * i, 3 * size * size * (i + 1)), size, size);
+    return fromPlanes(numbers.slice(3 * size * size * i, 3 * size * size * (i + 1)), size, size);
   };
   return prompts.map((prompt, p) => ({
     prompt,

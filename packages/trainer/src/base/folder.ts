@@ -1,6 +1,6 @@
 /**
- * Text-to-image models on disk, laid out as a diffusers pipeline: model_index.json beside unet/, text_encoder/,
- * scheduler/ and, for our own parts, vae/config.json (the block codec) and tokenizer/vocab.json (the world's words).
+ * Text-to-image models on disk, laid out as a diffusers pipeline: model_index.json beside unet/ and text_encoder/, or
+ * transformer/, scheduler/ and, for our own parts, vae/config.json (the block codec) and tokenizer/vocab.json (the world's words).
  */
 import fs from 'node:fs';
 import { join } from 'node:path';
@@ -9,25 +9,61 @@ import { asFloat32, type HostTensor, type JsonConfig, writeSafetensors } from '@
 import { openWeights, readConfigFile } from '@deftjs/models/node';
 import { read, type Tensor, tensor, toHalfBits } from '@deftjs/tensor';
 import { UserError } from '../userError.ts';
-import { vocabulary } from '../world/index.ts';
+import { instructionVocabulary, vocabulary } from '../world/index.ts';
 import { openPipelineModel, savePipeline } from './pipelineFolder.ts';
 import { PipelineModel } from './pipelines.ts';
 import type { TextToImage } from './textToImage.ts';
-import { type WorldConfig, WorldModel } from './world.ts';
+import { UnifiedModel } from './unified.ts';
+import { WorldModel } from './world.ts';
 
-const weightsOf = {
-  unet: 'diffusion_pytorch_model.safetensors',
-  text_encoder: 'model.safetensors',
-} as const;
+/** A kind of model that `deft pretrain` makes: what its folder holds. */
+interface Kind {
+  readonly index: JsonConfig;
+  /** The file of weights of each part that has any. */
+  readonly weights: Readonly<Record<string, string>>;
+  /** Every word that it reads, in the order of the token ids. */
+  readonly words: readonly string[];
+}
 
-const modelIndex = {
-  _class_name: 'TextToImage',
-  scheduler: ['diffusers', 'FlowMatchEulerDiscreteScheduler'],
-  text_encoder: ['transformers', 'CLIPTextModel'],
-  tokenizer: ['deft', 'WorldTokenizer'],
-  unet: ['diffusers', 'UNet2DConditionModel'],
-  vae: ['deft', 'BlockCodec'],
+const scheduler = ['diffusers', 'FlowMatchEulerDiscreteScheduler'];
+const tokenizer = ['deft', 'WorldTokenizer'];
+
+const world: Kind = {
+  index: {
+    _class_name: 'TextToImage',
+    scheduler,
+    text_encoder: ['transformers', 'CLIPTextModel'],
+    tokenizer,
+    unet: ['diffusers', 'UNet2DConditionModel'],
+    vae: ['deft', 'BlockCodec'],
+  },
+  weights: { unet: 'diffusion_pytorch_model.safetensors', text_encoder: 'model.safetensors' },
+  words: vocabulary,
 };
+
+const unified: Kind = {
+  index: {
+    _class_name: 'InstructionToImage',
+    scheduler,
+    tokenizer,
+    transformer: ['diffusers', 'OmniGenTransformer2DModel'],
+  },
+  weights: { transformer: 'diffusion_pytorch_model.safetensors' },
+  words: instructionVocabulary,
+};
+
+/** The configuration files of a model's parts. */
+function configsOf(model: WorldModel | UnifiedModel): Record<string, JsonConfig> {
+  const { config } = model;
+  const schedule = { 'scheduler/scheduler_config.json': config.scheduler };
+  if ('transformer' in config) return { 'transformer/config.json': config.transformer, ...schedule };
+  return {
+    'unet/config.json': config.unet,
+    'text_encoder/config.json': config.textEncoder,
+    ...schedule,
+    'vae/config.json': { _class_name: 'BlockCodec', block_size: config.blockSize },
+  };
+}
 
 function text(config: unknown): string {
   return `${JSON.stringify(config, null, 2)}\n`;
@@ -46,20 +82,18 @@ export interface SaveOptions {
  */
 export async function saveBase(
   write: (name: string, data: Uint8Array | string) => void,
-  model: WorldModel,
+  model: WorldModel | UnifiedModel,
   { weights = stateOf(model), dtype = 'f16' }: SaveOptions = {},
 ): Promise<void> {
-  const { unet, textEncoder, scheduler, blockSize } = model.config;
+  const kind = model instanceof WorldModel ? world : unified;
+  const words = Object.fromEntries(kind.words.map((word, id) => [word, id]));
   const configs = {
-    'model_index.json': modelIndex,
-    'unet/config.json': unet,
-    'text_encoder/config.json': textEncoder,
-    'scheduler/scheduler_config.json': scheduler,
-    'vae/config.json': { _class_name: 'BlockCodec', block_size: blockSize },
-    'tokenizer/vocab.json': Object.fromEntries(vocabulary.map((word, id) => [word, id])),
+    'model_index.json': kind.index,
+    ...configsOf(model),
+    'tokenizer/vocab.json': words,
   };
   for (const [name, config] of Object.entries(configs)) write(name, text(config));
-  for (const [part, file] of Object.entries(weightsOf)) {
+  for (const [part, file] of Object.entries(kind.weights)) {
     const tensors: Record<string, HostTensor> = {};
     for (const [path, value] of Object.entries(weights)) {
       if (!path.startsWith(`${part}.`)) continue;
@@ -76,7 +110,8 @@ export async function saveModel(
   write: (name: string, data: Uint8Array | string) => void,
   model: TextToImage,
 ): Promise<void> {
-  if (model instanceof WorldModel) return saveBase(write, model, { dtype: 'f32' });
+  if (model instanceof WorldModel || model instanceof UnifiedModel)
+    return saveBase(write, model, { dtype: 'f32' });
   if (!(model instanceof PipelineModel)) throw new Error('saveModel: a model without a folder');
   const { denoiser, textEncoders } = model.partNames;
   await savePipeline(write, model, [denoiser, ...textEncoders]);
@@ -100,24 +135,19 @@ export async function loadBase(folder: string): Promise<TextToImage> {
   if (!fs.existsSync(folder))
     throw new UserError(`${folder}: no such base; expected a folder with model_index.json`, 2);
   const index = await readPart(folder, 'model_index.json');
-  return index._class_name === modelIndex._class_name ? loadWorld(folder) : openPipelineModel(folder, index);
+  const kind = [world, unified].find((own) => own.index._class_name === index._class_name);
+  return kind ? loadOwn(folder, kind) : openPipelineModel(folder, index);
 }
 
-async function loadWorld(folder: string): Promise<WorldModel> {
+async function loadOwn(folder: string, kind: Kind): Promise<WorldModel | UnifiedModel> {
   const words = await readPart(folder, 'tokenizer/vocab.json');
   // Words may be appended later, but those that the base was trained with keep their ids.
-  const moved = Object.entries(words).find(([word, id]) => vocabulary[Number(id)] !== word);
+  const moved = Object.entries(words).find(([word, id]) => kind.words[Number(id)] !== word);
   if (moved)
     throw new UserError(`${folder}: its word "${moved[0]}" has another id in this version's vocabulary`, 2);
-  const config: WorldConfig = {
-    unet: await readPart(folder, 'unet/config.json'),
-    textEncoder: await readPart(folder, 'text_encoder/config.json'),
-    scheduler: await readPart(folder, 'scheduler/scheduler_config.json'),
-    blockSize: Number((await readPart(folder, 'vae/config.json')).block_size),
-  };
-  const model = new WorldModel(config);
+  const model = kind === world ? await newWorld(folder) : await newUnified(folder);
   const state: Record<string, Tensor> = {};
-  for (const part of Object.keys(weightsOf)) {
+  for (const part of Object.keys(kind.weights)) {
     await using weights = await openWeights(join(folder, part));
     for (const name of weights.names) {
       const values = await weights.read(name);
@@ -126,4 +156,20 @@ async function loadWorld(folder: string): Promise<WorldModel> {
   }
   loadState(model, state);
   return model;
+}
+
+async function newWorld(folder: string): Promise<WorldModel> {
+  return new WorldModel({
+    unet: await readPart(folder, 'unet/config.json'),
+    textEncoder: await readPart(folder, 'text_encoder/config.json'),
+    scheduler: await readPart(folder, 'scheduler/scheduler_config.json'),
+    blockSize: Number((await readPart(folder, 'vae/config.json')).block_size),
+  });
+}
+
+async function newUnified(folder: string): Promise<UnifiedModel> {
+  return new UnifiedModel({
+    transformer: await readPart(folder, 'transformer/config.json'),
+    scheduler: await readPart(folder, 'scheduler/scheduler_config.json'),
+  });
 }

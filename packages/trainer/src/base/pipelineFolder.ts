@@ -61,7 +61,7 @@ export async function openPipelineModel(folder: string, index: JsonConfig): Prom
   const name = String(index._class_name);
   const open = Object.hasOwn(openers, name) ? openers[name] : undefined;
   if (open === undefined) {
-    const known = ['TextToImage', ...Object.keys(openers)].join(', ');
+    const known = ['TextToImage', 'InstructionToImage', ...Object.keys(openers)].join(', ');
     const why = Object.hasOwn(refused, name) ? `; ${refused[name]}` : '';
     throw new UserError(`${folder}: a base of class ${name}${why}; expected one of ${known}`, 2);
   }

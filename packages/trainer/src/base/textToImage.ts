@@ -16,6 +16,10 @@ export interface PlanesRequest {
   readonly seeds: readonly number[];
   readonly steps: number;
   readonly guidanceScale: number;
+  /** How close to keep to the pictures of instructions (g_i of models/pipelines/omniGen.ts); default 1.5. */
+  readonly imageGuidanceScale?: number;
+  /** The picture that each prompt names [N, 3, H, W], in [-1, 1]; default: prompts name none. */
+  readonly inputs?: Tensor;
   /** Pixels across. */
   readonly size: number;
   readonly device: Device;
@@ -94,8 +98,16 @@ export abstract class TextToImage extends Module {
   /** Why the text encoder cannot take a caption; null when it can. */
   abstract captionProblem(caption: string): string | null;
 
-  /** Token ids of captions: i32, rows of the batch first. */
-  abstract tokenize(captions: readonly string[]): Tree;
+  /**
+   * Token ids of captions: i32, rows of the batch first.
+   * @param inputs the picture that each names [B, 3, H, W], where {@link readsPictures}
+   */
+  abstract tokenize(captions: readonly string[], inputs?: Tensor): Tree;
+
+  /** Whether captions may name a picture that is given with them. */
+  get readsPictures(): boolean {
+    return false;
+  }
 
   /** What the network sees of captions, rows of the batch first. */
   abstract encodeText(tokens: Tree): Tree;

@@ -26,16 +26,29 @@ const textEncoder = section({
   num_attention_heads: whole(1, 64).default(4),
 });
 
-/** What `deft pretrain` reads: a model and how it is trained on the picture world. */
-export const pretrainSchema = section({
-  name: runName(),
-  model: section({
-    unet: unet.prefault({}),
-    text_encoder: textEncoder.prefault({}),
-    // Blocks of this many pixels across become the channels that the network draws.
-    block_size: whole(1, 16).default(2),
-  }).prefault({}),
+/** The part of diffusers' OmniGenTransformer2DModel configuration that a unified model chooses; it draws pixels. */
+const transformer = section({
+  picture_size: whole(8, 1024).default(32),
+  patch_size: whole(1, 64).default(4),
+  hidden_size: whole(8, 4096).default(160),
+  intermediate_size: whole(8, 16384).default(448),
+  num_layers: whole(1, 64).default(6),
+  num_attention_heads: whole(1, 64).default(4),
+}).refine(({ picture_size: size, patch_size: patch }) => size % patch === 0, {
+  error: 'expected a patch_size that divides picture_size',
+});
 
+const worldModel = section({
+  unet: unet.prefault({}),
+  text_encoder: textEncoder.prefault({}),
+  // Blocks of this many pixels across become the channels that the network draws.
+  block_size: whole(1, 16).default(2),
+});
+
+const unifiedModel = section({ transformer });
+
+const shared = {
+  name: runName(),
   steps: whole(1, 100_000_000).default(30_000),
   minutes: real(0, 100_000, { above: true }).nullable().default(null),
   batch_size: whole(1, 4096).default(32),
@@ -64,7 +77,16 @@ export const pretrainSchema = section({
     ]),
     seeds: list(seed(), 1, 16).default([1, 2]),
   }).prefault({}),
-});
+};
+
+const worldSchema = section({ ...shared, model: worldModel.prefault({}) });
+const unifiedSchema = section({ ...shared, model: unifiedModel });
 
 /** A `deft pretrain` job with every default filled in. */
-export type PretrainConfig = z.output<typeof pretrainSchema>;
+export type PretrainConfig = z.output<typeof worldSchema> | z.output<typeof unifiedSchema>;
+
+/** What `deft pretrain` reads: a model, a unified one where `transformer` is written, and how it is trained on the picture world. */
+export function pretrainSchema({ model }: Readonly<Record<string, unknown>>): z.ZodType<PretrainConfig> {
+  const isUnified = typeof model === 'object' && model !== null && 'transformer' in model;
+  return isUnified ? unifiedSchema : worldSchema;
+}

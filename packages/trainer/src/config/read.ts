@@ -31,7 +31,7 @@ export function readTrainConfig(path: string, overrides: readonly string[] = [])
  * @throws {UserError} exit status 2, one line for each problem with the place in the file
  */
 export function readPretrainConfig(path: string, overrides: readonly string[] = []): PretrainConfig {
-  return readConfig(path, overrides, { schema: () => pretrainSchema, folders: [], misplaced: () => null });
+  return readConfig(path, overrides, { schema: pretrainSchema, folders: [], misplaced: () => null });
 }
 
 /** The configuration as YAML that reads back as the same configuration. */

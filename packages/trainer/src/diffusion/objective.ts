@@ -63,6 +63,18 @@ export const flow: Objective = {
   sampling: 'logit_normal',
 };
 
+/** The same with time running from noise to picture, as OmniGen is trained: told `longest` (1 - s), it predicts x0 - eps. */
+export function timeReversedFlow(longest: number): Objective {
+  return {
+    at: (s) => ({
+      time: longest * (1 - s),
+      seen: flowNoisyMixture(s),
+      target: { sample: 1, noise: -1 },
+    }),
+    sampling: 'logit_normal',
+  };
+}
+
 /** Diffusion by a schedule, which says what is predicted. */
 export function diffusion(schedule: NoiseSchedule): Objective {
   const steps = schedule.alphasCumprod.length;

@@ -1,7 +1,17 @@
 /** Batches of the picture world: picture i of the world is a pure function of (seed, i), and step k takes the k-th run of them. */
-import { drawNoise, flow } from '../diffusion/objective.ts';
+import { drawNoise, type Objective } from '../diffusion/objective.ts';
 import type { Batch } from '../train/batch.ts';
-import { caption, draws, renderScene, sampleScene, toPlanes } from '../world/index.ts';
+import {
+  caption,
+  draws,
+  instructionOf,
+  type PictureTask,
+  pictureTasks,
+  renderScene,
+  sampleScene,
+  toPlanes,
+} from '../world/index.ts';
+import { pictureExample } from './tasks.ts';
 
 export interface WorldBatches {
   readonly worldSeed: number;
@@ -11,13 +21,44 @@ export interface WorldBatches {
   readonly size: number;
   /** How often the caption is left out, so that the network also learns to draw without one (guidance needs it). */
   readonly captionDropout: number;
+  readonly objective: Objective;
 }
 
 const plain = { sampling: null, minSnrGamma: null, offset: 0 } as const;
 
-/** The batch of a step. */
+/** How often a batch has a task without pictures, the world's captions; the tasks with pictures share the rest. */
+const textShare = 0.4;
+
+/** The batch of a step of a model that reads pictures: one task for all of it, since their sequences differ in length. */
+export function instructionBatch(batches: WorldBatches, step: number): Batch {
+  const draw = draws(batches.seed ^ 0x7a5c, step);
+  return draw.chance(textShare)
+    ? worldBatch(batches, step)
+    : pictureBatch(batches, step, draw.pick(pictureTasks));
+}
+
+function pictureBatch(
+  { worldSeed, seed, batchSize, size, captionDropout, objective }: WorldBatches,
+  step: number,
+  task: PictureTask,
+): Batch {
+  const numbers = 3 * size * size;
+  const pictures = new Float32Array(batchSize * numbers);
+  const inputs = new Float32Array(batchSize * numbers);
+  const places = Array.from({ length: batchSize }, (_, b) => step * batchSize + b);
+  const captions = places.map((index, b) => {
+    const example = pictureExample(task, worldSeed, index, size);
+    pictures.set(toPlanes(example.target), b * numbers);
+    inputs.set(toPlanes(example.input), b * numbers);
+    const dropped = draws(seed ^ 0xd20b, index).chance(captionDropout);
+    return instructionOf(task, dropped ? '' : example.caption);
+  });
+  return { pictures, inputs, captions, ...drawNoise(objective, plain, seed, places, [3, size, size]) };
+}
+
+/** The batch of a step: captioned pictures. */
 export function worldBatch(
-  { worldSeed, seed, batchSize, size, captionDropout }: WorldBatches,
+  { worldSeed, seed, batchSize, size, captionDropout, objective }: WorldBatches,
   step: number,
 ): Batch {
   const numbers = 3 * size * size;
@@ -30,5 +71,5 @@ export function worldBatch(
     const dropped = draws(seed ^ 0xd20b, index).chance(captionDropout);
     captions.push(dropped ? '' : caption(scene, worldSeed, index));
   });
-  return { pictures, captions, ...drawNoise(flow, plain, seed, places, [3, size, size]) };
+  return { pictures, captions, ...drawNoise(objective, plain, seed, places, [3, size, size]) };
 }

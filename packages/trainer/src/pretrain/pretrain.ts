@@ -1,6 +1,6 @@
 /** Training a base model from scratch on the picture world. */
 import { valueAndGrad } from '@deftjs/autograd';
-import { initialize, setTraining, stateOf, withState } from '@deftjs/autograd/nn';
+import { initialize, setTraining, stateOf, trainableState, withState } from '@deftjs/autograd/nn';
 import { adamW, clipByGlobalNorm, cosine, movingAverage, warmup } from '@deftjs/autograd/optim';
 import {
   alias,
@@ -16,6 +16,7 @@ import {
 import { openDevice } from '@deftjs/tensor/node';
 import { drawPrompts, withWeights } from '../base/draw.ts';
 import { saveBase } from '../base/folder.ts';
+import { UnifiedModel } from '../base/unified.ts';
 import { WorldModel } from '../base/world.ts';
 import type { PretrainConfig } from '../config/index.ts';
 import { chartPng, gridPng, lossChart } from '../report/index.ts';
@@ -24,8 +25,9 @@ import { type BatchTensors, batchTensors, errorsOf } from '../train/batch.ts';
 import { guarded } from '../train/finite.ts';
 import { averageDecay } from '../train/rates.ts';
 import { runSteps, type Taken } from '../train/steps.ts';
-import { maxTokens, vocabulary } from '../world/index.ts';
-import { worldBatch } from './batches.ts';
+import { instructionVocabulary, maxTokens, vocabulary } from '../world/index.ts';
+import { instructionBatch, worldBatch } from './batches.ts';
+import { taskSheet } from './taskSheet.ts';
 
 type Weights = Record<string, Tensor>;
 
@@ -43,9 +45,9 @@ function optimizerOf(config: PretrainConfig) {
 }
 
 /** The state that training starts from. */
-function firstState(model: WorldModel, config: PretrainConfig): PretrainState {
+function firstState(model: Pretrained, config: PretrainConfig): PretrainState {
   // Steps use their state up, so it must not be the model's own tensors, nor one tensor twice.
-  const copy = (): Weights => treeMap(alias, stateOf(model));
+  const copy = (): Weights => treeMap(alias, trainableState(model));
   const weights = copy();
   return { weights, optimizer: optimizerOf(config).init(weights), average: copy() };
 }
@@ -54,7 +56,7 @@ function firstState(model: WorldModel, config: PretrainConfig): PretrainState {
  * The training step of a model as a function of (state, step number): one compiled program.
  * The state passed in is used up.
  */
-function pretrainStep(model: WorldModel, config: PretrainConfig, device: Device) {
+function pretrainStep(model: Pretrained, config: PretrainConfig, device: Device) {
   setTraining(model, true);
   const optimizer = optimizerOf(config);
   const size = model.pictureSize;
@@ -83,9 +85,11 @@ function pretrainStep(model: WorldModel, config: PretrainConfig, device: Device)
       seed: config.seed,
       batchSize: config.batch_size,
       captionDropout: config.caption_dropout,
+      objective: model.objective,
       size,
     };
-    const batch = batchTensors(worldBatch(batches, step), model);
+    const drawn = (model.readsPictures ? instructionBatch : worldBatch)(batches, step);
+    const batch = batchTensors(drawn, model);
     const decay = averageDecay(config.ema_decay, step);
     const learningRate = schedule(step);
     const result = await compiled(state, batch, tensor(learningRate), tensor(decay));
@@ -102,11 +106,20 @@ function learningRates(config: PretrainConfig): (step: number) => number {
   return warmup(after, warmup_steps);
 }
 
+/** What pretraining makes. */
+export type Pretrained = WorldModel | UnifiedModel;
+
 /** The model that a configuration describes, with its first weights. */
-export function newModel({ model, seed }: PretrainConfig): WorldModel {
-  const { hidden_size: width, ...encoder } = model.text_encoder;
-  const built = new WorldModel({
-    unet: { _class_name: 'UNet2DConditionModel', ...model.unet },
+export function newModel({ model, seed }: PretrainConfig): Pretrained {
+  const built = 'transformer' in model ? unifiedModel(model) : worldModel(model);
+  initialize(built, seed);
+  return built;
+}
+
+function worldModel({ unet, text_encoder, block_size: blockSize }: Extract<Parts, { unet: unknown }>) {
+  const { hidden_size: width, ...encoder } = text_encoder;
+  return new WorldModel({
+    unet: { _class_name: 'UNet2DConditionModel', ...unet },
     textEncoder: {
       _class_name: 'CLIPTextModel',
       vocab_size: vocabulary.length,
@@ -116,11 +129,44 @@ export function newModel({ model, seed }: PretrainConfig): WorldModel {
       ...encoder,
     },
     scheduler: { _class_name: 'FlowMatchEulerDiscreteScheduler', num_train_timesteps: 1000, shift: 1 },
-    blockSize: model.block_size,
+    blockSize,
   });
-  initialize(built, seed);
-  return built;
 }
+
+function unifiedModel({ transformer }: Extract<Parts, { transformer: unknown }>) {
+  const {
+    picture_size: size,
+    patch_size: patch,
+    hidden_size: width,
+    num_attention_heads: heads,
+  } = transformer;
+  const factors = new Array<number>(width / heads / 2).fill(1); // sequences are short: positions as they are
+  return new UnifiedModel({
+    transformer: {
+      _class_name: 'OmniGenTransformer2DModel',
+      in_channels: 3,
+      patch_size: patch,
+      hidden_size: width,
+      intermediate_size: transformer.intermediate_size,
+      num_layers: transformer.num_layers,
+      num_attention_heads: heads,
+      num_key_value_heads: heads,
+      vocab_size: instructionVocabulary.length,
+      pos_embed_max_size: size / patch,
+      max_position_embeddings: 4096,
+      original_max_position_embeddings: 4096,
+      rope_scaling: { type: 'su', short_factor: factors, long_factor: factors },
+    },
+    scheduler: {
+      _class_name: 'FlowMatchEulerDiscreteScheduler',
+      invert_sigmas: true,
+      num_train_timesteps: 1000,
+      shift: 1,
+    },
+  });
+}
+
+type Parts = PretrainConfig['model'];
 
 /**
  * Trains as configured and leaves in the run's folder: checkpoints, sheets of samples, the loss curve, and at the end
@@ -150,7 +196,7 @@ export async function pretrain(config: PretrainConfig, run: Run, signal: AbortSi
   const { state, done } = finished;
   if (!isSampled(done)) await writeSamples(config, model, state.average, run, done, device);
   await saveBase((name, data) => run.write(`base/${name}`, data), model, {
-    weights: state.average,
+    weights: { ...stateOf(model), ...state.average },
   });
   const points = finished.losses.map((loss, i) => ({ step: i + 1, loss }));
   run.write('loss.png', await chartPng(await lossChart(points, config.name)));
@@ -160,23 +206,20 @@ export async function pretrain(config: PretrainConfig, run: Run, signal: AbortSi
 /** A sheet of samples drawn with the averaged weights. */
 async function writeSamples(
   config: PretrainConfig,
-  model: WorldModel,
+  model: Pretrained,
   weights: Weights,
   run: Run,
   done: number,
   device: Device,
 ): Promise<void> {
   const { prompts, seeds, steps, guidance_scale: guidanceScale } = config.sampling;
-  const samples = await withWeights(model, weights, () =>
-    drawPrompts(model, { prompts, seeds, steps, guidanceScale, device }),
-  );
-  const sheet = await gridPng(
-    samples.flatMap(({ pictures }) => pictures),
-    {
-      columns: seeds.length,
-      rowLabels: prompts,
-      title: `${config.name}, step ${done}`,
-    },
-  );
-  run.write(`samples/step-${String(done).padStart(6, '0')}.png`, sheet);
+  const title = `${config.name}, step ${done}`;
+  const file = (kind: string): string => `samples/${kind}-${String(done).padStart(6, '0')}.png`;
+  await withWeights(model, weights, async () => {
+    const options = { steps, guidanceScale, device };
+    const drawn = await drawPrompts(model, { prompts, seeds, ...options });
+    const pictures = drawn.flatMap((row) => row.pictures);
+    run.write(file('step'), await gridPng(pictures, { columns: seeds.length, rowLabels: prompts, title }));
+    if (model.readsPictures) run.write(file('tasks'), await taskSheet(model, title, options));
+  });
 }

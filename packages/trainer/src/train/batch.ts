@@ -9,6 +9,8 @@ export interface Batch extends Noise {
   readonly pictures: Float32Array;
   /** One for each; '' where it is left out. */
   readonly captions: readonly string[];
+  /** The pictures that captions name, one for each [B, 3, H, W]; absent where they name none. */
+  readonly inputs?: Float32Array;
 }
 
 /** What the network sees of captions, where that never changes: encoded once. */
@@ -30,17 +32,18 @@ export type BatchTensors = { readonly stored: Tensor; readonly noise: Tensor; re
  * @param contexts of all captions; null where text encoders are part of the step
  */
 export function batchTensors(
-  { pictures, noise, levels, captions }: Batch,
+  { pictures, noise, levels, captions, inputs }: Batch,
   model: TextToImage,
   contexts: Contexts | null = null,
 ): BatchTensors {
   const count = captions.length;
   const shape = [count, ...model.storedShape];
+  const named = inputs && tensor(inputs, [count, 3, model.pictureSize, model.pictureSize]);
   return {
     stored: tensor(pictures, shape),
     noise: tensor(noise, shape),
     levels: tensor(levels, [count, levels.length / count]),
-    ...(contexts ? { context: joined(contexts, captions) } : { tokens: model.tokenize(captions) }),
+    ...(contexts ? { context: joined(contexts, captions) } : { tokens: model.tokenize(captions, named) }),
   };
 }
 

@@ -1,6 +1,17 @@
 /** The procedural, captioned picture world: scenes, pictures, captions, novel subjects, and measurements from pixels. */
 
 export { caption, describe, type Mentions, placePhrase } from './caption.ts';
+export {
+  instructionOf,
+  instructionTokenOf,
+  instructionVocabulary,
+  instructionWords,
+  maxInstructionWords,
+  type PictureTask,
+  pictureTag,
+  pictureTasks,
+  tokenizeInstruction,
+} from './instruction.ts';
 export { agreement, type Measured, measure, promptFollowing } from './measure.ts';
 export { type Colour, colours, type Rgb, rgbOf, shadeOf } from './palette.ts';
 export { type Draws, draws } from './random.ts';
@@ -8,11 +19,13 @@ export { type Named, readCaption } from './reading.ts';
 export {
   blankPicture,
   fromBytes,
+  fromPlane,
   fromPlanes,
   type Layer,
   type Paint,
   type Picture,
   paintLayers,
+  renderDepth,
   renderScene,
   sceneLayers,
   toBytes,
@@ -22,6 +35,7 @@ export {
   type Badge,
   type Count,
   counts,
+  elsewhere,
   type Pose,
   type Position,
   positions,

@@ -132,8 +132,21 @@ export function sampleScene(seed: number, index: number): Scene {
   const hat = dress < 0.7 && (!eyes || draw.chance(0.4)) ? draw.pick(others(background, colour)) : null;
   const badge =
     dress >= 0.7 ? { shape: draw.pick(badgeShapes), colour: draw.pick(others(colour, background)) } : null;
-  const under = hat === null ? poses : poses.map((pose) => ({ ...pose, y: pose.y + hatRoom * pose.radius }));
+  const under = hat === null ? poses : poses.map(belowHat);
   return { ...single, shape: solid, texture: 'plain', size, position, poses: under, eyes, hat, badge };
+}
+
+/** A scene of the same thing elsewhere: another background, and a size and place drawn anew. */
+export function elsewhere(scene: Scene, draw: Draws): Scene {
+  const { background: before, colour, hat, badge } = scene;
+  const background = draw.pick(others(before, colour, hat, badge?.colour ?? null));
+  const [size, position] = [draw.pick(sizes), draw.pick(positions)];
+  const pose = samplePose(draw, size, position);
+  return { ...scene, background, size, position, poses: [hat === null ? pose : belowHat(pose)] };
+}
+
+function belowHat(pose: Pose): Pose {
+  return { ...pose, y: pose.y + hatRoom * pose.radius };
 }
 
 /** How far a thing steps down, in radii, so that it and its hat are together in place. */

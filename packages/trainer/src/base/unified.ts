@@ -1,0 +1,156 @@
+/**
+ * The unified model of the picture world: an OmniGen transformer (arXiv 2409.11340) over the pixels themselves, small enough
+ * to be trained on a laptop. Instructions are words, and a picture where `<img><|image_1|></img>` stands.
+ */
+import {
+  batchInstructions,
+  type Denoiser,
+  draw,
+  flowMatchEuler,
+  guided,
+  guidedByPictures,
+  type JsonConfig,
+  OmniGenTransformer2DModel,
+  repeated,
+} from '@deftjs/models';
+import { evaluate, type Tensor, treeLeaves } from '@deftjs/tensor';
+import { denoisingErrors, type Objective, timeReversedFlow } from '../diffusion/objective.ts';
+import { UserError } from '../userError.ts';
+import {
+  instructionTokenOf,
+  instructionWords,
+  maxInstructionWords,
+  pictureTag,
+  tokenizeInstruction,
+  tokenOf,
+} from '../world/index.ts';
+import { type PartNames, type PlanesRequest, type StoredBatch, TextToImage } from './textToImage.ts';
+
+/** The configurations of the parts, as diffusers writes them. */
+export interface UnifiedConfig {
+  readonly transformer: JsonConfig;
+  readonly scheduler: JsonConfig;
+}
+
+/** What the transformer sees beside the noisy picture: tokens [B, L], a mask [B, N, N], the instructions' pictures. */
+type Seen = {
+  readonly ids: Tensor;
+  readonly places: Tensor;
+  readonly mask: Tensor;
+  readonly inputs?: Tensor;
+};
+
+export class UnifiedModel extends TextToImage {
+  readonly transformer: OmniGenTransformer2DModel;
+  readonly objective: Objective;
+  readonly vae = null;
+  readonly #config: UnifiedConfig;
+
+  constructor(config: UnifiedConfig) {
+    super();
+    this.transformer = new OmniGenTransformer2DModel(config.transformer);
+    this.objective = timeReversedFlow(Number(config.scheduler.num_train_timesteps));
+    this.#config = config;
+  }
+
+  get config(): UnifiedConfig {
+    return this.#config;
+  }
+
+  get partNames(): PartNames {
+    return { denoiser: 'transformer', textEncoders: [] };
+  }
+
+  get ownSize(): number {
+    return this.transformer.config.positions * this.multiple;
+  }
+
+  get multiple(): number {
+    return this.transformer.config.patchSize;
+  }
+
+  get storedShape(): readonly [number, number, number] {
+    return [3, this.pictureSize, this.pictureSize];
+  }
+
+  /** Patches of a picture. */
+  get #patches(): number {
+    return (this.pictureSize / this.multiple) ** 2;
+  }
+
+  captionProblem(caption: string): string | null {
+    const words = instructionWords(caption);
+    if (words.length > maxInstructionWords) {
+      return `${words.length} words, more than the base reads (${maxInstructionWords})`;
+    }
+    const unknown = words.find((word) => instructionTokenOf(word) === tokenOf('<unk>'));
+    return unknown === undefined ? null : `the base does not know the word "${unknown}"`;
+  }
+
+  /**
+   * Instructions as tokens, all of one length, so that one compiled program serves every batch.
+   * @param inputs the picture of each [B, 3, H, W] in [-1, 1], named `<|image_1|>` in it; default: none
+   */
+  tokenize(instructions: readonly string[], inputs?: Tensor): Seen {
+    const patches = inputs ? [this.#patches] : [];
+    const read = instructions.map((text) => tokenizeInstruction(text, patches));
+    const length = maxInstructionWords + 2 + (inputs ? this.#patches : 0); // <start> and <end>
+    const { ids, places, mask } = batchInstructions(read, this.#patches, length);
+    return { ids, places, mask, ...(inputs && { inputs }) };
+  }
+
+  override get readsPictures(): boolean {
+    return true;
+  }
+
+  /** Words are read by the transformer itself. */
+  encodeText(seen: Seen): Seen {
+    return seen;
+  }
+
+  /** Rotary positions count only by their differences, so rows of less padding need none of their own. */
+  readonly #velocity: Denoiser<Seen> = (sample, times, { inputs, ...seen }) => {
+    const total = seen.mask.shape[1]!;
+    const positions = [Array.from({ length: total }, (_, i) => i)];
+    const images = inputs ? [inputs] : [];
+    return this.transformer.forward({ sample, times, ...seen, images, positions });
+  };
+
+  errors({ stored: pictures, noise, levels, context }: StoredBatch<Seen>): Tensor {
+    return denoisingErrors(this.#velocity, { pictures, noise, levels, context });
+  }
+
+  async draw(request: PlanesRequest): Promise<Tensor> {
+    const { prompts, seeds, steps, guidanceScale, imageGuidanceScale = 1.5, inputs, size, device } = request;
+    const denoising = flowMatchEuler(this.#config.scheduler)(steps, 0, { even: true });
+    const common = { denoising, seeds, shape: [3, size, size], device };
+    const without = repeated(this.tokenize(['']), prompts.length);
+    const within = this.tokenize(prompts, inputs);
+    if (!inputs) {
+      const context = { with: within, without };
+      await evaluate(treeLeaves(context), device);
+      const pictures = await draw({ network: guided(this.#velocity, guidanceScale), context, ...common });
+      for (const spent of treeLeaves(context)) spent.dispose();
+      return pictures;
+    }
+    const alone = this.tokenize(
+      prompts.map(() => pictureTag),
+      inputs,
+    );
+    const context = { c: within, u: without, i: alone };
+    const networks = { c: this.#velocity, u: this.#velocity, i: this.#velocity };
+    const network = guidedByPictures<Seen>(networks, guidanceScale, imageGuidanceScale);
+    await evaluate(treeLeaves(context), device);
+    const pictures = await draw({ network, context, ...common });
+    const kept = new Set([inputs]);
+    for (const spent of treeLeaves(context)) if (!kept.has(spent)) spent.dispose();
+    return pictures;
+  }
+
+  async teachWord(word: string): Promise<void> {
+    throw new UserError(
+      `word: a unified base learns no new words; use words it knows, such as sks, not "${word}"`,
+      2,
+    );
+  }
+}
