@@ -1,52 +1,20 @@
 /** The `deft` command as a user runs it: bundled, in a process of its own, from a base made by `deft pretrain`. */
-import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { bundle, type Ended, type RunOptions, deft as runDeft } from './command.ts';
 
 const here = dirname(fileURLToPath(import.meta.url));
-const root = join(here, '../..');
 const folder = fs.mkdtempSync(join(os.tmpdir(), 'deft-e2e-'));
 const base = join(folder, 'tiny/base');
 
-interface Ended {
-  readonly status: number | null;
-  readonly text: string;
-}
+const deft = (args: readonly string[], options?: RunOptions): Promise<Ended> =>
+  runDeft([...args, '--device', 'wasm'], options);
 
-/** Runs a program to its end; `interrupt` is a line at which SIGINT is sent. */
-function run(
-  args: readonly string[],
-  { env = {}, interrupt }: { env?: NodeJS.ProcessEnv; interrupt?: RegExp } = {},
-) {
-  return new Promise<Ended>((resolve) => {
-    const child = spawn(process.execPath, args, { cwd: root, env: { ...process.env, ...env } });
-    let text = '';
-    let sent = false;
-    const hear = (chunk: Buffer): void => {
-      text += chunk;
-      if (!sent && interrupt?.test(text)) {
-        sent = true;
-        child.kill('SIGINT');
-      }
-    };
-    child.stdout.on('data', hear);
-    child.stderr.on('data', hear);
-    child.on('close', (status) => resolve({ status, text }));
-  });
-}
-
-const deft = (args: readonly string[], options: Parameters<typeof run>[1] = {}): Promise<Ended> =>
-  run([join(root, 'packages/trainer/dist/deft.js'), ...args, '--device', 'wasm'], options);
-
-function train(
-  name: string,
-  args: readonly string[] = [],
-  options: Parameters<typeof run>[1] = {},
-): Promise<Ended> {
+function train(name: string, args: readonly string[] = [], options: RunOptions = {}): Promise<Ended> {
   const settings = {
     name,
     base,
@@ -64,8 +32,7 @@ const adapterOf = (name: string): Buffer =>
   fs.readFileSync(join(folder, name, 'adapter/adapter_model.safetensors'));
 
 beforeAll(async () => {
-  const bundled = await run(['scripts/bundle.mjs']);
-  expect(bundled.status, bundled.text).toBe(0);
+  await bundle();
   const made = await deft(['pretrain', join(here, 'tiny.yaml'), '--runs', folder]);
   expect(made.status, made.text).toBe(0);
 }, 240_000);

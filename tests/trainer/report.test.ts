@@ -215,6 +215,7 @@ function evaluation(similarity: [number[], number[]] | null, following: [number[
   return {
     subjectSimilarity: similarity && compare(similarity),
     promptFollowing: compare(following),
+    drift: null,
     prompts: { base: scores(0), adapted: scores(1) },
   };
 }

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { compareCommand } from './compare.ts';
 import { convertCommand } from './convert.ts';
 import { datasetCommand } from './dataset.ts';
 import { doctorCommand } from './doctor.ts';
@@ -20,6 +21,7 @@ export const commands: readonly (() => Command)[] = [
   planCommand,
   sampleCommand,
   evalCommand,
+  compareCommand,
   pretrainCommand,
   inspectCommand,
   convertCommand,

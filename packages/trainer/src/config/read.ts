@@ -4,6 +4,7 @@ import { dirname, resolve } from 'node:path';
 import { parse, stringify } from 'yaml';
 import type { z } from 'zod';
 import { UserError } from '../userError.ts';
+import { type CompareConfig, compareSchema } from './compare.ts';
 import { nearestName } from './nearest.ts';
 import { type PretrainConfig, pretrainSchema } from './pretrain.ts';
 import { shippedModel } from './shipped.ts';
@@ -32,6 +33,14 @@ export function readTrainConfig(path: string, overrides: readonly string[] = [])
  */
 export function readPretrainConfig(path: string, overrides: readonly string[] = []): PretrainConfig {
   return readConfig(path, overrides, { schema: pretrainSchema, folders: [], misplaced: () => null });
+}
+
+/**
+ * The table that a `deft compare` file describes. The keys of its rows are checked where they are used.
+ * @throws {UserError} exit status 2, one line for each problem with the place in the file
+ */
+export function readCompareConfig(path: string): CompareConfig {
+  return readConfig(path, [], { schema: () => compareSchema, folders: [], misplaced: () => null });
 }
 
 /** The configuration as YAML that reads back as the same configuration. */

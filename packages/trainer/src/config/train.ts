@@ -78,6 +78,7 @@ const sharedKeys = {
     guidance_scale: real(0, 100).default(3),
     prompts: nullable(list(text(300), 1, 100)),
     seeds: list(seed(), 1, 16).default([1, 2]),
+    other_prompts: list(text(300), 0, 100).default([]),
   }).prefault({}),
 };
 

@@ -11,6 +11,7 @@ import type { Picture } from '../world/render.ts';
 import { subjectSimilarity } from '../world/similarity.ts';
 import type { Subject } from '../world/subjects.ts';
 import { type Estimate, estimate } from './estimate.ts';
+import { luma, rmse } from './image.ts';
 
 /** The pictures that a model drew for one prompt, one for each seed. */
 export interface PromptSamples {
@@ -33,12 +34,21 @@ export interface PromptScores {
   readonly promptFollowing: number;
 }
 
+/** What became of pictures that should have stayed as they were. */
+export interface Drift {
+  /** Root mean squared difference, in luma, of the two models' pictures of one prompt and seed: in [0, 1]. */
+  readonly change: Estimate;
+  readonly promptFollowing: Comparison;
+}
+
 /** What was measured on two sets of samples. */
 export interface Evaluation {
   /** In [0, 1]; null when the subject is not one of the world's. */
   readonly subjectSimilarity: Comparison | null;
   /** The fraction of named attributes that are shown, in [0, 1]. */
   readonly promptFollowing: Comparison;
+  /** Of prompts that are not about what was learnt; null where none were drawn. */
+  readonly drift: Drift | null;
   readonly prompts: {
     readonly base: readonly PromptScores[];
     readonly adapted: readonly PromptScores[];
@@ -66,7 +76,7 @@ export function evaluateSamples(
   base: readonly PromptSamples[],
   adapted: readonly PromptSamples[],
   subject: Subject | null,
-): Evaluation {
+): Omit<Evaluation, 'drift'> {
   const odd = base.findIndex(({ prompt }, i) => prompt !== adapted[i]?.prompt);
   if (odd >= 0 || base.length !== adapted.length) {
     throw new RangeError('evaluate: base and adapted samples must be of the same prompts in the same order');
@@ -85,6 +95,19 @@ export function evaluateSamples(
     promptFollowing: compare((scores) => scores.promptFollowing),
     prompts,
   };
+}
+
+/**
+ * How far pictures of prompts that are not about what was learnt have moved, prompt by prompt; null without prompts.
+ * @throws {RangeError} as {@link evaluateSamples}
+ */
+export function driftOf(base: readonly PromptSamples[], adapted: readonly PromptSamples[]): Drift | null {
+  if (base.length === 0) return null;
+  const { promptFollowing } = evaluateSamples(base, adapted, null);
+  const change = base.map(({ pictures }, i) =>
+    mean(pictures.map((picture, k) => rmse(luma(picture), luma(adapted[i]!.pictures[k]!)))),
+  );
+  return { change: estimate(change), promptFollowing };
 }
 
 function mean(values: readonly number[]): number {

@@ -3,6 +3,8 @@ export { type CannyOptions, canny, edgeF1 } from './canny.ts';
 export { type Estimate, estimate, formatEstimate } from './estimate.ts';
 export {
   type Comparison,
+  type Drift,
+  driftOf,
   type Evaluation,
   evaluateSamples,
   type PromptSamples,

@@ -102,7 +102,7 @@ function arrow({ base, adapted }: Comparison): string {
   return `${base.mean.toFixed(2)} → **${adapted.mean.toFixed(2)}**`;
 }
 
-function numbers({ subjectSimilarity, promptFollowing }: Evaluation): string {
+function numbers({ subjectSimilarity, promptFollowing, drift }: Evaluation): string {
   const row = (name: string, { base, adapted, difference }: Comparison): string[] => [
     name,
     formatEstimate(base),
@@ -112,6 +112,7 @@ function numbers({ subjectSimilarity, promptFollowing }: Evaluation): string {
   const rows = [
     ...(subjectSimilarity ? [row('subject similarity', subjectSimilarity)] : []),
     row('prompt following', promptFollowing),
+    ...(drift ? [row('following other prompts', drift.promptFollowing)] : []),
   ];
   const explained = [
     subjectSimilarity
@@ -123,6 +124,10 @@ function numbers({ subjectSimilarity, promptFollowing }: Evaluation): string {
       'found in the picture again, measured from its pixels alone.',
     `Each number is a mean over ${promptFollowing.base.number} prompts ± its standard error; the change is taken prompt by ` +
       'prompt, with the same seeds on both sides.',
+    drift
+      ? `Pictures of ${drift.change.number} **other prompts**, which are not about the subject, moved by ${formatEstimate(drift.change)} ` +
+        '(root mean squared difference of brightness, 1 from black to white).'
+      : null,
   ].filter((line) => line !== null);
   return `${table(['', 'base', 'adapted', 'change'], rows)}\n\n${explained.join('\n\n')}`;
 }

@@ -10,7 +10,7 @@ import type { TextToImage } from '../base/textToImage.ts';
 import { type TrainedFiles, teachWordOf, writeTrained } from '../base/trained.ts';
 import { methodNames, type TrainConfig, writeConfig } from '../config/index.ts';
 import { type ImageFolder, readTrainingData } from '../data/index.ts';
-import { evaluateSamples, type PromptSamples } from '../metrics/index.ts';
+import { type Drift, driftOf, evaluateSamples, type PromptSamples } from '../metrics/index.ts';
 import {
   chartPng,
   curveChart,
@@ -35,11 +35,13 @@ import { addStepSamples, stepsSheet } from './stepSamples.ts';
 import { type Finished, runSteps } from './steps.ts';
 
 /** The prompts to draw: those configured, else the captions of the pictures. */
-function promptsOf(model: TextToImage, config: TrainConfig, data: ImageFolder): readonly string[] {
-  const prompts = config.sampling.prompts ?? [...new Set(data.pictures.map(({ caption }) => caption))];
-  for (const prompt of prompts) {
-    const problem = model.captionProblem(prompt);
-    if (problem) throw new UserError(`sampling.prompts: "${prompt}": ${problem}`, 2);
+function promptsOf(model: TextToImage, { sampling }: TrainConfig, data: ImageFolder): readonly string[] {
+  const prompts = sampling.prompts ?? [...new Set(data.pictures.map(({ caption }) => caption))];
+  for (const [key, list] of Object.entries({ prompts, other_prompts: sampling.other_prompts })) {
+    for (const prompt of list) {
+      const problem = model.captionProblem(prompt);
+      if (problem) throw new UserError(`sampling.${key}: "${prompt}": ${problem}`, 2);
+    }
   }
   return prompts;
 }
@@ -131,8 +133,14 @@ export async function plan(config: TrainConfig): Promise<void> {
 export async function train(config: TrainConfig, open: () => Run, signal: AbortSignal): Promise<void> {
   const { seeds, steps, guidance_scale: guidanceScale } = config.sampling;
   let before: readonly PromptSamples[] = [];
+  let othersBefore: readonly PromptSamples[] = [];
+  const drawOthers = (model: TextToImage, device: Device) => {
+    const options = { prompts: config.sampling.other_prompts, seeds, steps, guidanceScale, device };
+    return options.prompts.length === 0 ? [] : drawPrompts(model, options);
+  };
   const prepared = await prepare(config, async (model, prompts, device) => {
     before = await drawPrompts(model, { prompts, seeds, steps, guidanceScale, device });
+    othersBefore = await drawOthers(model, device);
   });
   const { model, data, seen, prompts, device, trained, first, step } = prepared;
   for (const line of planLines(prepared.plan)) console.error(`deft: ${line}`);
@@ -165,7 +173,8 @@ export async function train(config: TrainConfig, open: () => Run, signal: AbortS
   loadState(model, learnt(finished.state), true);
   const after = await drawSamples(seeds);
   if (config.sample_every !== null) await addStepSamples(run, finished.done, after, sampleEvery);
-  await writeResults({ config, model, device, data, trained, before, after, finished, seconds, run });
+  const drift = driftOf(othersBefore, await drawOthers(model, device));
+  await writeResults({ config, model, device, data, trained, before, after, drift, finished, seconds, run });
 }
 
 interface Results {
@@ -176,6 +185,7 @@ interface Results {
   readonly trained: TrainedPart;
   readonly before: readonly PromptSamples[];
   readonly after: readonly PromptSamples[];
+  readonly drift: Drift | null;
   readonly finished: Finished<TrainState>;
   readonly seconds: number;
   readonly run: Run;
@@ -258,7 +268,7 @@ function meanLoss(losses: readonly number[], from: 'start' | 'end', count = 20):
 }
 
 function reportOf(results: Results, written: TrainedFiles, adapterBytes: number): ReportData {
-  const { config, model, device, data, trained, before, after, finished, seconds, run } = results;
+  const { config, model, device, data, trained, before, after, drift, finished, seconds, run } = results;
   const parameters = [...namedParameters(model).values()];
   const total = parameters.reduce((sum, { shape }) => sum + numel(shape), 0);
   const named = new RegExp(`\\b(${subjectWords.join('|')}) \\w+`).exec(data.pictures[0]!.caption);
@@ -282,7 +292,7 @@ function reportOf(results: Results, written: TrainedFiles, adapterBytes: number)
       peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
     },
     loss: { first: meanLoss(finished.losses, 'start'), last: meanLoss(finished.losses, 'end') },
-    evaluation: evaluateSamples(before, after, config.subject),
+    evaluation: { ...evaluateSamples(before, after, config.subject), drift },
     sampling: {
       steps: config.sampling.steps,
       guidanceScale: config.sampling.guidance_scale,

@@ -1,0 +1,44 @@
+/** What `deft compare` does. */
+import { join } from 'node:path';
+import type { CompareConfig } from '../config/index.ts';
+import { writeFileAtomically } from '../runs/index.ts';
+import { writeCells } from './cells.ts';
+import { type RunCellsOptions, runCells } from './run.ts';
+import { renderTable, tableOf } from './table.ts';
+
+export interface CompareRequest extends Pick<RunCellsOptions, 'jobs' | 'threads' | 'signal'> {
+  /** The folder that tables are kept in. */
+  readonly root: string;
+  /** How the user called it. */
+  readonly command: string;
+}
+
+/**
+ * Trains what is not trained yet, and writes results.json and table.md into the table's folder; returns early, without
+ * them, when aborted.
+ * @throws {UserError}
+ */
+export async function compare(config: CompareConfig, request: CompareRequest): Promise<void> {
+  const folder = join(request.root, config.name);
+  const cells = await writeCells(config, folder);
+  console.error(`deft: ${cells.length} runs in ${folder}`);
+  const began = performance.now();
+  let first = 0;
+  await runCells(cells, {
+    ...request,
+    done({ row, subject, seed }, finished) {
+      first ||= finished - 1;
+      const each = (performance.now() - began) / 1000 / (finished - first);
+      const left = Math.round((each * (cells.length - finished)) / 60);
+      console.error(
+        `deft: ${finished} of ${cells.length}: ${config.rows[row]!.label}, ${subject}, seed ${seed}; ${left} min left`,
+      );
+    },
+  });
+  if (request.signal.aborted) return;
+  const table = tableOf(config, cells);
+  const markdown = renderTable(table, request.command);
+  writeFileAtomically(join(folder, 'results.json'), `${JSON.stringify(table, null, 2)}\n`);
+  writeFileAtomically(join(folder, 'table.md'), markdown);
+  console.log(markdown);
+}

@@ -1,0 +1,94 @@
+/** `deft compare` as a user runs it, on a base too small to draw anything. */
+import fs from 'node:fs';
+import os from 'node:os';
+import { join } from 'node:path';
+import { referenceDevice, setDevice } from '@deftjs/tensor';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { saveTinyBase } from '../trainer/tinyBase.ts';
+import { bundle, deft, type RunOptions } from './command.ts';
+
+const root = fs.mkdtempSync(join(os.tmpdir(), 'deft-compare-'));
+const base = join(root, 'base');
+
+beforeAll(async () => {
+  setDevice(referenceDevice());
+  await bundle();
+  await saveTinyBase(base);
+}, 120_000);
+afterAll(() => fs.rmSync(root, { recursive: true }));
+
+const rows = [
+  { label: 'DEFT', keys: { method: 'deft', rank: 2 } },
+  { label: 'LoRA', keys: { method: 'lora', rank: 2 } },
+];
+
+function compare(name: string, changes: Readonly<Record<string, unknown>> = {}, options?: RunOptions) {
+  const common = {
+    base,
+    steps: 4,
+    batch_size: 2,
+    device: 'wasm',
+    projector: 'qr', // which DEFT alone knows
+    sampling: { steps: 2, seeds: [1], other_prompts: ['a red star'] },
+  };
+  const file = join(root, `${name}.json`);
+  const table = { name, title: 'A table', subjects: ['robot', 'fish'], seeds: [1], common, rows, ...changes };
+  fs.writeFileSync(file, JSON.stringify(table));
+  return deft(['compare', file, '--out', root, '--threads', '1'], options);
+}
+
+type Row = { label: string; runs: Record<string, unknown>[] };
+const rowsOf = (name: string): Row[] =>
+  JSON.parse(fs.readFileSync(join(root, name, 'results.json'), 'utf8')).rows.map(({ label, runs }: Row) => ({
+    label,
+    runs: runs.map(({ seconds, ...measured }) => measured),
+  }));
+
+test('an interrupted table goes on where it was, and ends as one that was not', async () => {
+  const stopped = await compare('stopped', {}, { interrupt: /1 of 4/ });
+  expect(stopped.status, stopped.text).toBe(130);
+  expect(fs.existsSync(join(root, 'stopped/results.json'))).toBe(false);
+  const metrics = join(root, 'stopped/runs/01-robot-1/metrics.json');
+  const { mtimeMs } = fs.statSync(metrics);
+
+  const went = await compare('stopped');
+  expect(went.status, went.text).toBe(0);
+  expect(fs.statSync(metrics).mtimeMs).toBe(mtimeMs);
+  expect(went.text).toMatch(
+    /\| LoRA \| [\d,]+ \| 0\.\d{3} ± 0\.\d{3} \| 0\.\d{3} ± 0\.\d{3} \| 0\.\d{3} ± 0\.\d{3} \| 0 \|/,
+  );
+
+  const whole = await compare('whole');
+  expect(whole.status, whole.text).toBe(0);
+  expect(rowsOf('stopped')).toEqual(rowsOf('whole'));
+  expect(rowsOf('whole').map(({ label, runs }) => [label, runs.length])).toEqual([
+    ['DEFT', 2],
+    ['LoRA', 2],
+  ]);
+  const table = fs.readFileSync(join(root, 'whole/table.md'), 'utf8');
+  expect(table).toContain('over 2 runs: robot, fish; seeds 1');
+
+  const changed = await compare('whole', { rows: [{ ...rows[0]!, keys: { method: 'deft', rank: 3 } }] });
+  expect(changed.status).toBe(2);
+  expect(changed.text).toMatch(/whole\/runs\/01-robot-1: the run began with another configuration \(rank\)/);
+}, 120_000);
+
+test.each([
+  [
+    'keys of the table in a row',
+    { rows: [{ label: 'DEFT', keys: { seed: 1 } }] },
+    'DEFT: seed: the table gives it',
+  ],
+  [
+    'keys of another method, naming the row',
+    { rows: [rows[0], { label: 'mine', keys: { method: 'lora', projector: 'qr' } }] },
+    /row "mine":\ndeft: .*projector.*no such key; it belongs to deft, para/,
+  ],
+  ['a subject that it does not know', { subjects: ['cat'] }, 'expected robot, mushroom, fish or rocket'],
+  ['a key that it does not know', { colour: 1 }, 'unknown key'],
+])('refuses %s, and trains nothing', async (_what, changes, message) => {
+  const { status, text } = await compare('bad', changes);
+  expect(text).toMatch(message);
+  expect(status).toBe(2);
+  expect(fs.existsSync(join(root, 'bad/runs'))).toBe(false);
+});
