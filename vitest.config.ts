@@ -23,13 +23,18 @@ export default defineConfig({
           name: 'main',
           globalSetup,
           include: ['tests/**/*.test.ts'],
-          exclude: ['tests/smoke/**', 'tests/scale/**'],
+          exclude: ['tests/smoke/**', 'tests/scale/**', 'tests/kill/**'],
         },
       },
       {
         // Gigabytes and minutes: npm run test:scale.
         extends: true,
         test: { name: 'scale', globalSetup, include: ['tests/scale/**/*.test.ts'], testTimeout: 600_000 },
+      },
+      {
+        // Thousands of processes: npm run test:kill.
+        extends: true,
+        test: { name: 'kill', include: ['tests/kill/**/*.test.ts'] },
       },
       {
         // The same WGSL on a second implementation of Vulkan.

@@ -97,7 +97,18 @@ function rotate(folder: string, step: number, keep: number): void {
   const newer = saved.filter(
     (one) => one.step > step && typeof readCheckpoint(one.path, one.step) === 'string',
   );
-  for (const { path } of [...older, ...newer]) removeQuietly(path);
+  for (const { path } of [...older, ...newer]) removeWhole(path);
+}
+
+/** Removes a folder so that a crash leaves it whole or under a name that is swept, never a part of it under its own. */
+function removeWhole(path: string): void {
+  const aside = temporaryPath(path);
+  try {
+    fs.renameSync(path, aside);
+  } catch {
+    return; // it stays as it is; the next rotation tries again
+  }
+  removeQuietly(aside);
 }
 
 function checkName(name: string): string {
@@ -171,7 +182,7 @@ function readManifest(path: string): Manifest | string {
 
 /** Deletes every checkpoint of a folder, and what interrupted saves left. */
 export function removeCheckpoints(folder: string): void {
-  for (const { path } of listCheckpoints(folder)) fs.rmSync(path, { recursive: true, force: true });
+  for (const { path } of listCheckpoints(folder)) removeWhole(path);
   sweep(folder);
 }
 
