@@ -18,8 +18,8 @@ beforeAll(async () => {
 afterAll(() => fs.rmSync(root, { recursive: true }));
 
 const rows = [
-  { label: 'DEFT', keys: { method: 'deft', rank: 2 } },
-  { label: 'LoRA', keys: { method: 'lora', rank: 2 } },
+  { label: 'DEFT', keys: { method: 'deft' } },
+  { label: 'LoRA', keys: { method: 'lora' } },
 ];
 
 function compare(name: string, changes: Readonly<Record<string, unknown>> = {}, options?: RunOptions) {
@@ -28,7 +28,8 @@ function compare(name: string, changes: Readonly<Record<string, unknown>> = {}, 
     steps: 4,
     batch_size: 2,
     device: 'wasm',
-    projector: 'qr', // which DEFT alone knows
+    rank: 2,
+    projector: 'relu', // which LoRA does not know
     sampling: { steps: 2, seeds: [1], other_prompts: ['a red star'] },
   };
   const file = join(root, `${name}.json`);
@@ -55,7 +56,7 @@ test('an interrupted table goes on where it was, and ends as one that was not', 
   expect(went.status, went.text).toBe(0);
   expect(fs.statSync(metrics).mtimeMs).toBe(mtimeMs);
   expect(went.text).toMatch(
-    /\| LoRA \| [\d,]+ \| 0\.\d{3} ± 0\.\d{3} \| 0\.\d{3} ± 0\.\d{3} \| 0\.\d{3} ± 0\.\d{3} \| 0 \|/,
+    /\| LoRA \| [\d,]+ \| 0\.\d{3} ± 0\.\d{3} \| 0\.\d{3} ± 0\.\d{3} \| 0\.\d{3} ± 0\.\d{3} \| \d+ \|/,
   );
 
   const whole = await compare('whole');
@@ -65,6 +66,11 @@ test('an interrupted table goes on where it was, and ends as one that was not', 
     ['DEFT', 2],
     ['LoRA', 2],
   ]);
+  const configs = ['01', '02'].map((row) =>
+    fs.readFileSync(join(root, `whole/runs/${row}-fish-1/config.yaml`), 'utf8'),
+  );
+  for (const config of configs) expect(config).toContain('rank: 2');
+  expect(configs[0]).toContain('projector: relu');
   const table = fs.readFileSync(join(root, 'whole/table.md'), 'utf8');
   expect(table).toContain('over 2 runs: robot, fish; seeds 1');
 

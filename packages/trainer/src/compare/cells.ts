@@ -5,7 +5,7 @@
  */
 import fs from 'node:fs';
 import { join } from 'node:path';
-import { type CompareConfig, misplacedKey, readTrainConfig, type TrainConfig } from '../config/index.ts';
+import { type CompareConfig, isForeignKey, readTrainConfig, type TrainConfig } from '../config/index.ts';
 import { picturePng } from '../report/index.ts';
 import { makeFolder, writeFileAtomically } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
@@ -73,7 +73,7 @@ export async function writeCells(config: CompareConfig, folder: string): Promise
           sampling: { prompts: heldOutPrompts(subject).map(({ prompt }) => prompt) },
         };
         const file = join(folder, 'cells', `${name}.json`);
-        const shared = Object.entries(common).filter(([key]) => misplacedKey(key, keys) === null);
+        const shared = Object.entries(common).filter(([key]) => !isForeignKey(key, { ...common, ...keys }));
         const all = over(over(own, Object.fromEntries(shared)), keys);
         writeFileAtomically(file, `${JSON.stringify(all, null, 2)}\n`); // JSON is YAML
         cells.push({

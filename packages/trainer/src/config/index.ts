@@ -11,4 +11,4 @@ export {
   writeConfig,
 } from './read.ts';
 export { modelName, shippedModel } from './shipped.ts';
-export { misplacedKey, type TrainConfig, type TrainConfigOf, trainSchema } from './train.ts';
+export { isForeignKey, type TrainConfig, type TrainConfigOf, trainSchema } from './train.ts';

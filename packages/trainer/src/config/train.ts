@@ -116,6 +116,12 @@ export function trainSchema({
   return known === 'deft' && named ? schemaOf('deft', methodKeys.deft(named)) : schemas[known];
 }
 
+/** Whether the job's method has no such key, and another has. */
+export function isForeignKey(key: string, { method = 'deft' }: Readonly<Record<string, unknown>>): boolean {
+  const users = methods.filter((one) => key in schemas[one].shape);
+  return users.length > 0 && !users.some((one) => one === method);
+}
+
 /** What is wrong with a key that the job's method does not have, where other methods have it; else null. */
 export function misplacedKey(
   key: string,
