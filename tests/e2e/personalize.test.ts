@@ -89,6 +89,23 @@ describe('deft train', () => {
     );
     expect(sheets[0]!.equals(sheets[1]!)).toBe(true);
   }, 240_000);
+
+  test.each(['SIGKILL', 'SIGSTOP'] as const)(
+    'supervised, and struck by %s, ends with the same adapter',
+    async (signal) => {
+      const name = `struck-${signal}`;
+      const strike = () => process.kill(Number(fs.readFileSync(join(folder, name, '.deft-lock'))), signal);
+      const short = ['--set', 'steps=60', '--set', 'sample_every=null'];
+      const args = ['--supervise', '--hang-timeout', '5', ...short];
+      const { status, text } = await train(name, args, { when: [/step \d+ of 60/, strike] });
+      expect(status, text).toBe(0);
+      const why = signal === 'SIGKILL' ? 'was ended by SIGKILL' : 'gave no sign of life for 5 s';
+      expect(text).toContain(`the job ${why}; going on from its newest checkpoint (1 of 3)`);
+      await train('unstruck', ['--fresh', ...short]);
+      expect(adapterOf(name).equals(adapterOf('unstruck'))).toBe(true);
+    },
+    240_000,
+  );
 });
 
 describe('deft plan', () => {

@@ -136,6 +136,22 @@ describe('a step', () => {
   }, 60_000);
 });
 
+describe('many steps', () => {
+  it('leave as many bytes on the device as one', async () => {
+    const config = tinyConfig(root, 'memory', {});
+    const model = tinyModel();
+    await applyMethod(model, config, device);
+    const { take } = trainStep(model, config, seen, device);
+    let state = firstState(model, config);
+    const bytes: number[] = [];
+    for (let step = 0; step < 40; step += 1) {
+      ({ state } = await take(state, step));
+      bytes.push(device.bytesInUse);
+    }
+    expect(new Set(bytes.slice(1)).size, bytes.join()).toBe(1);
+  }, 60_000);
+});
+
 describe('the learning rate', () => {
   const at = (schedule: string, step: number): number =>
     learningRates(

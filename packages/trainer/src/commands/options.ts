@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import type { RunMode } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
+import { numberOption } from './numbers.ts';
 
 export interface JobOptions {
   readonly set: readonly string[];
@@ -9,6 +10,8 @@ export interface JobOptions {
   readonly fresh?: boolean;
   readonly device?: string;
   readonly runs: string;
+  readonly supervise?: boolean;
+  readonly hangTimeout?: number;
 }
 
 /** Adds the options of a command that reads the configuration of a job. */
@@ -24,7 +27,13 @@ export function withJobOptions(command: Command): Command {
   return withConfigOptions(command)
     .option('--resume', 'go on with the run of this name')
     .option('--fresh', 'delete what deft wrote in the run of this name and start anew')
-    .option('--runs <folder>', 'where runs are kept', 'runs');
+    .option('--runs <folder>', 'where runs are kept', 'runs')
+    .option('--supervise', 'watch the job from another process, which starts it again when it hangs or dies')
+    .option(
+      '--hang-timeout <seconds>',
+      'how long a step of a supervised job may take; default: 20 times the median, 60 at least',
+      numberOption('hang-timeout', 1, 86_400),
+    );
 }
 
 /** Overrides for the configuration: those written, and the device where it is given as an option. */

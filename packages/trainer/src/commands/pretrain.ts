@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import { Exit } from './exit.ts';
 import { type JobOptions, overridesOf, runModeOf, withJobOptions } from './options.ts';
+import { runSupervised } from './supervised.ts';
 
 export function pretrainCommand(): Command {
   return withJobOptions(new Command('pretrain'))
@@ -21,7 +22,9 @@ export function pretrainCommand(): Command {
         mode: runModeOf(options),
         command: 'pretrain',
       };
-      using run = planRun(request, config)();
+      const open = planRun(request, config);
+      if (options.supervise) return await runSupervised(config.name, options);
+      using run = open();
       using interruption = interruptible();
       await pretrain(config, run, interruption.signal);
       if (interruption.exitStatus !== null) throw new Exit(interruption.exitStatus);

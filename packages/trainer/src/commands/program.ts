@@ -1,6 +1,7 @@
 /** The `deft` program: arguments in, exit status out, every error as one line. */
+
 import { Command, CommanderError } from 'commander';
-import { UserError } from '../userError.ts';
+import { deviceLostStatus, UserError } from '../userError.ts';
 import { Exit } from './exit.ts';
 import { commands } from './index.ts';
 
@@ -28,8 +29,16 @@ export async function runProgram(args: readonly string[], version: string): Prom
     if (error instanceof Exit) return error.status;
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2; // commander has printed it
     console.error(printable(message(error)));
-    return error instanceof UserError ? error.exitStatus : 1;
+    return statusOf(error);
   }
+}
+
+/** 3: out of memory. 5: the device was lost. What a user error says, else 1. */
+function statusOf(error: unknown): number {
+  if (error instanceof UserError) return error.exitStatus;
+  const { name, need } = error as { name?: string; need?: number }; // without loading the engine for its class
+  if (name !== 'DeviceError') return 1;
+  return need === undefined ? deviceLostStatus : 3;
 }
 
 function program(version: string): Command {

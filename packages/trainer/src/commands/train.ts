@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import { Exit } from './exit.ts';
 import { type JobOptions, overridesOf, runModeOf, withJobOptions } from './options.ts';
+import { runSupervised } from './supervised.ts';
 
 export function trainCommand(): Command {
   return withJobOptions(new Command('train'))
@@ -17,6 +18,7 @@ export function trainCommand(): Command {
       const config = readTrainConfig(path, overridesOf(options));
       const request = { root: options.runs, name: config.name, mode: runModeOf(options), command: 'train' };
       const open = planRun(request, config);
+      if (options.supervise) return await runSupervised(config.name, options);
       using interruption = interruptible();
       await train(config, open, interruption.signal);
       if (interruption.exitStatus !== null) throw new Exit(interruption.exitStatus);

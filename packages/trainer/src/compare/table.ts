@@ -1,6 +1,6 @@
 /** The table that a comparison ends with, as Markdown and as numbers. */
 import type { CompareConfig } from '../config/index.ts';
-import { type Estimate, type Evaluation, estimate } from '../metrics/index.ts';
+import { type Estimate, type Evaluation, estimate, median } from '../metrics/index.ts';
 import { version } from '../version.ts';
 import { type Cell, measuredBy } from './cells.ts';
 
@@ -92,8 +92,6 @@ export function renderTable({ title, base, rows, version: made }: Table, command
   const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
   const of = (row: TableRow, key: 'subjectSimilarity' | 'promptFollowing' | 'drift'): string =>
     digits(estimate(row.runs.map((run) => run[key]!)));
-  const median = (values: readonly number[]): number =>
-    [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
   const body = rows.map((row) => [
     row.label,
     row.runs[0]!.trained.toLocaleString('en-US'),

@@ -21,3 +21,8 @@ export function estimate(values: readonly number[]): Estimate {
 export function formatEstimate({ mean, standardError }: Estimate): string {
   return standardError === null ? mean.toFixed(2) : `${mean.toFixed(2)} ± ${standardError.toFixed(2)}`;
 }
+
+/** The middle value; of an even number, the upper one of the two in the middle. */
+export function median(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[values.length >> 1]!;
+}

@@ -1,4 +1,5 @@
 /** What a long job shows, and how it is stopped. */
+export { type Beat, beat } from './heartbeat.ts';
 export { type Interruption, interruptible } from './interrupt.ts';
 export {
   formatDuration,

@@ -96,7 +96,7 @@ export function diskError(path: string, sizeBytes: number, error: unknown): unkn
   const { code } = error as NodeJS.ErrnoException;
   if (code === undefined || error instanceof UserError) return error;
   const why = reasons[code] ?? `the system says ${code}`;
-  return new UserError(`${path}: cannot write ${sizeBytes} bytes; ${why}${freeSpace(path, code)}`, 1, {
+  return new UserError(`${path}: cannot write ${sizeBytes} bytes; ${why}${freeSpace(path, code)}`, 6, {
     cause: error,
   });
 }

@@ -11,3 +11,4 @@ export {
 } from './checkpoints.ts';
 export { checkRun, openRun, type Run, type RunMode, type RunRequest } from './run.ts';
 export { openStepLog, readStepLog, type StepLine, type StepLog, type StepValues } from './stepLog.ts';
+export { type Supervision, supervise } from './supervise.ts';

@@ -101,6 +101,7 @@ export function checkFits(plan: Plan): void {
   throw new UserError(
     `${plan.config.name}: training needs ${bytes(neededBytes(plan))} of memory; got ${bytes(plan.freeBytes)} free; ` +
       'a smaller batch_size needs less',
+    3,
   );
 }
 
@@ -116,6 +117,7 @@ export function checkBaseFits(base: string, freeBytes: number): void {
   if (2 * stored <= freeBytes) return;
   throw new UserError(
     `${base}: does not fit in memory: its weights need at least ${bytes(2 * stored)}; got ${bytes(freeBytes)} free`,
+    3,
   );
 }
 

@@ -5,7 +5,7 @@
  * and the losses so far, and a resumed run computes what an uninterrupted one would have.
  */
 import { eventLoopTurn, type Tree } from '@deftjs/tensor';
-import { openProgress } from '../progress/index.ts';
+import { beat, openProgress } from '../progress/index.ts';
 import { openStepLog, type Run, type StepValues } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
 import { decodeState, encodeState } from './state.ts';
@@ -89,7 +89,9 @@ export async function runSteps<S extends Tree>(job: Steps<S>): Promise<Finished<
   using progress = openProgress({ label: job.label, total, done });
   if (done > 0) progress.note(`deft: going on after step ${done}`);
   while (done < total && !job.stop()) {
+    beat('step');
     const taken = await job.step(state, done);
+    beat('other');
     state = taken.state;
     const odd = Object.entries({ loss: taken.loss, ...taken.measured }).find(
       ([, value]) => !Number.isFinite(value),
@@ -100,6 +102,7 @@ export async function runSteps<S extends Tree>(job: Steps<S>): Promise<Finished<
       throw new UserError(
         `${run.name}: the ${odd[0].replaceAll('_', ' ')} of step ${done + 1} is ${odd[1]}; ${fault}the weights are as they ` +
           'were before it; lower the learning rate and resume',
+        4,
       );
     }
     done += 1;

@@ -9,6 +9,7 @@
  *   shape        the silhouette of the world that overlaps the largest component best
  */
 
+import { median } from '../metrics/estimate.ts';
 import { type Colour, colours, type Rgb, rgbOf, shadeOf } from './palette.ts';
 import type { Named } from './reading.ts';
 import { blankPicture, hatLayers, type Layer, type Picture, paintLayers, sceneBrow } from './render.ts';
@@ -67,10 +68,6 @@ export function nearestColour(rgb: Rgb): Colour {
   return colours.reduce((best, name) =>
     rgbDistance(rgb, rgbOf[name]) < rgbDistance(rgb, rgbOf[best]) ? name : best,
   );
-}
-
-function median(values: number[]): number {
-  return values.sort((a, b) => a - b)[values.length >> 1]!;
 }
 
 /** The per-channel median of the border, two pixels wide at 32 x 32. */

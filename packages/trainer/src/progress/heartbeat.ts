@@ -1,0 +1,9 @@
+/** Signs of life of a job, for the process that supervises it. */
+
+/** What a job is about to do: take a step, which is always about as long, or anything else. */
+export type Beat = 'step' | 'other';
+
+/** Says that the job goes on, and with what; nobody may listen. */
+export function beat(what: Beat): void {
+  if (process.connected) process.send?.(what);
+}
