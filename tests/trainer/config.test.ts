@@ -109,7 +109,7 @@ describe('a configuration', () => {
 // biome-ignore format: a table
 const refused: readonly (readonly [name: string, text: string | Uint8Array, message: string])[] = [
   ['an unknown key', `${good}learing_rate: 1\n`, 'FILE:4:1: learing_rate: unknown key; did you mean learning_rate?'],
-  ['an unknown key in a section', `${good}sampling:\n  guidence: 3\n  step: 1\n`, 'FILE:5:3: sampling.guidence: unknown key; expected one of steps, guidance_scale, prompts, seeds, other_prompts\nFILE:6:3: sampling.step: unknown key; did you mean steps?'],
+  ['an unknown key in a section', `${good}sampling:\n  guidence: 3\n  step: 1\n`, 'FILE:5:3: sampling.guidence: unknown key; expected one of steps, guidance_scale, prompts, folder, seeds, other_prompts\nFILE:6:3: sampling.step: unknown key; did you mean steps?'],
   ['a key that is missing', 'name: robot\n', 'FILE:1:1: data: this key is missing; expected a mapping of keys to values'],
   ['a missing key in a section', 'name: robot\ndata: {}\n', 'FILE:2:7: data.folder: this key is missing; expected one line of text, 1 to 4096 characters'],
   ['a key of another method', `${good}method: lora\nprojector: qr\n`, 'FILE:5:1: projector: the method lora has no such key; it belongs to deft, para'],
@@ -144,7 +144,7 @@ const refused: readonly (readonly [name: string, text: string | Uint8Array, mess
   ['a merge key', `${good}<<: {rank: 3}\n`, 'FILE:4:1: the key << is not allowed'],
   ['a prototype', `${good}__proto__: {rank: 3}\n`, 'FILE:4:1: the key __proto__ is not allowed'],
   ['a prototype in a section', `${good}sampling: {"__proto__": 1}\n`, 'FILE:4:12: the key __proto__ is not allowed'],
-  ['a constructor', `${good}sampling: {constructor: 1}\n`, 'FILE:4:12: sampling.constructor: unknown key; expected one of steps, guidance_scale, prompts, seeds, other_prompts'],
+  ['a constructor', `${good}sampling: {constructor: 1}\n`, 'FILE:4:12: sampling.constructor: unknown key; expected one of steps, guidance_scale, prompts, folder, seeds, other_prompts'],
   ['a number for a key', `${good}1: 2\n`, 'FILE:4:1: a key must be a word; got 1'],
   ['a list for a key', `${good}? [a]\n: 1\n`, 'FILE:4:3: a key must be a word; got a list or mapping'],
   ['two documents', `${good}---\nname: b\n`, 'FILE:4:1: a second document begins here; expected one'],

@@ -1,19 +1,22 @@
 /** The unified model: its instructions, examples of its tasks, and pretraining and drawing on one too small to draw anything. */
 import fs from 'node:fs';
 import os from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { setDevice } from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
 import { readPretrainConfig } from '@deftjs/trainer';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { drawPrompts } from '../../packages/trainer/src/base/draw.ts';
-import { loadBase } from '../../packages/trainer/src/base/folder.ts';
+import { loadBase, saveBase } from '../../packages/trainer/src/base/folder.ts';
 import { UnifiedModel } from '../../packages/trainer/src/base/unified.ts';
 import { planRun } from '../../packages/trainer/src/commands/jobRun.ts';
 import { edgeF1 } from '../../packages/trainer/src/metrics/index.ts';
 import { instructionBatch } from '../../packages/trainer/src/pretrain/batches.ts';
 import { newModel, pretrain } from '../../packages/trainer/src/pretrain/pretrain.ts';
 import { pictureExample } from '../../packages/trainer/src/pretrain/tasks.ts';
+import { picturePng } from '../../packages/trainer/src/report/index.ts';
+import { train } from '../../packages/trainer/src/train/train.ts';
 import {
   instructionOf,
   instructionTokenOf,
@@ -22,6 +25,7 @@ import {
   tokenizeInstruction,
   tokenOf,
 } from '../../packages/trainer/src/world/index.ts';
+import { saveTinyBase, tinyConfig } from './tinyBase.ts';
 
 const root = fs.mkdtempSync(join(os.tmpdir(), 'deft-unified-'));
 beforeAll(() => {
@@ -161,8 +165,8 @@ describe('a unified model', () => {
 
   it('names a word that it does not know, and learns none', async () => {
     const model = newModel(config());
-    expect(model.captionProblem('canny <img><|image_1|></img> a red elephant')).toMatch('"elephant"');
-    expect(model.captionProblem('depth <img><|image_1|></img> a red star')).toBeNull();
+    expect(model.captionProblem('canny <img><|image_1|></img> a red elephant', true)).toMatch('"elephant"');
+    expect(model.captionProblem('depth <img><|image_1|></img> a red star', true)).toBeNull();
     await expect(model.teachWord('sks', 'toy', 1)).rejects.toThrow('learns no new words');
   });
 
@@ -171,4 +175,89 @@ describe('a unified model', () => {
       /model\.transformer: expected a patch_size that divides picture_size/,
     );
   });
+});
+
+/** A folder of examples of a task, and a base to train on it. */
+async function conditional(name: string): Promise<{ data: string; base: string }> {
+  const [data, base] = [join(root, `${name}-data`), join(root, `${name}-base`)];
+  fs.mkdirSync(data);
+  const rows = [];
+  for (let i = 0; i < 3; i += 1) {
+    const { input, target, caption } = pictureExample('canny', 1, i, 16);
+    fs.writeFileSync(join(data, `${i}.png`), await picturePng(target));
+    fs.writeFileSync(join(data, `${i}-edges.png`), await picturePng(input));
+    const text = instructionOf('canny', caption);
+    rows.push({ file_name: `${i}.png`, input_file_name: `${i}-edges.png`, text });
+  }
+  fs.writeFileSync(join(data, 'metadata.jsonl'), rows.map((row) => JSON.stringify(row)).join('\n'));
+  const model = newModel(config());
+  const { device } = await openDevice('wasm');
+  setDevice(device);
+  await saveBase((file, bytes) => {
+    fs.mkdirSync(dirname(join(base, file)), { recursive: true });
+    fs.writeFileSync(join(base, file), bytes);
+  }, model);
+  return { data, base };
+}
+
+describe('conditional generation', () => {
+  const job = (name: string, base: string, folder: string, keys: Readonly<Record<string, unknown>> = {}) => {
+    const sampling = { steps: 2, seeds: [1] };
+    return tinyConfig(root, name, { base, data: { folder, flip: 0.5 }, steps: 4, sampling, ...keys });
+  };
+  const run = async (name: string, config: ReturnType<typeof job>, mode: 'new' | 'resume' = 'new') => {
+    await train(
+      config,
+      planRun({ root, name, mode, command: 'train' }, config),
+      new AbortController().signal,
+    );
+    return fs.readFileSync(join(root, name, 'adapter/adapter_model.safetensors'));
+  };
+
+  it.each(['deft', 'lora', 'para'])(
+    'is learnt with %s, and resumed to the bit',
+    async (method) => {
+      const { data, base } = await conditional(method);
+      const name = `${method}-canny`;
+      const config = job(name, base, data, { method, checkpoint_every: 2 });
+      const whole = await run(name, config);
+      const newest = fs
+        .readdirSync(join(root, name, 'checkpoints'))
+        .sort()
+        .at(-1)!;
+      fs.rmSync(join(root, name, 'checkpoints', newest), { recursive: true });
+      expect((await run(name, config, 'resume')).equals(whole)).toBe(true);
+      const { prompts } = JSON.parse(fs.readFileSync(join(root, name, 'metrics.json'), 'utf8')).evaluation;
+      expect(prompts.adapted).toHaveLength(3); // each training picture's caption, with its picture
+    },
+    60_000,
+  );
+
+  it('refuses what does not go together, by name', async () => {
+    const { data, base } = await conditional('bad');
+    const rows = fs.readFileSync(join(data, 'metadata.jsonl'), 'utf8').split('\n');
+    const write = (...lines: string[]) => fs.writeFileSync(join(data, 'metadata.jsonl'), lines.join('\n'));
+    const refused = (...lines: string[]) => {
+      write(...lines);
+      return expect(run('bad', job('bad', base, data))).rejects;
+    };
+    const [first, second, third] = rows as [string, string, string];
+    await refused(first, second, third.replace('"input_file_name":"2-edges.png",', '')).toThrow(
+      /2\.png.*names a picture, and none is given with it/,
+    );
+    await refused(first, second, third.replace('<img><|image_1|></img> ', '')).toThrow(
+      'expected <img><|image_1|></img> once, for the picture given with it',
+    );
+    await refused(first, second, third.replace('2-edges', 'none')).toThrow(
+      /metadata\.jsonl:3: 2\.png: none\.png: /,
+    );
+    const plain = JSON.stringify({ file_name: '2.png', text: 'a red star' });
+    await refused(first, second, plain).toThrow('2.png: expected an input_file_name in its row');
+    expect(fs.existsSync(join(root, 'bad'))).toBe(false);
+    write(first, second, third);
+    await saveTinyBase(join(root, 'world'));
+    await expect(run('bad', job('bad', join(root, 'world'), data))).rejects.toThrow(
+      'a picture is given with it, and the base reads none',
+    );
+  }, 60_000);
 });

@@ -66,7 +66,7 @@ export abstract class PipelineModel extends TextToImage {
     this.#pipeline = pipeline;
   }
 
-  captionProblem(caption: string): string | null {
+  protected wordsProblem(caption: string): string | null {
     const { room } = this.tokenizer;
     const count = this.tokenizer.encodePlain(caption).length;
     return count > room ? `${count} tokens, more than the base reads (${room})` : null;

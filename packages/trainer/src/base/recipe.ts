@@ -11,6 +11,11 @@ import type { TextToImage } from './textToImage.ts';
 
 const keyword = 'deft';
 
+function sha256() {
+  const error = 'expected a SHA-256';
+  return z.string({ error }).regex(/^[0-9a-f]{64}$/, { error });
+}
+
 const recipeSchema = section({
   format: z.literal(1, { error: 'expected 1; a newer deft may have drawn it' }),
   /** The version of deft. */
@@ -20,11 +25,14 @@ const recipeSchema = section({
   /** As the command named it. */
   model: text(4096),
   /** SHA-256 of every weight, those of the adapter among them: {@link fingerprint}. */
-  weights: z.string({ error: 'expected a SHA-256' }).regex(/^[0-9a-f]{64}$/, { error: 'expected a SHA-256' }),
+  weights: sha256(),
   prompts: list(text(10_000), 1, 1000),
   seeds: list(seed(), 1, 1000),
   steps: whole(1, 1000),
   guidance: real(0, 100),
+  /** The picture that each prompt names, none or one for each, and how close to keep to them. */
+  inputs: list(section({ file: text(4096), sha256: sha256() }), 0, 1000).default([]),
+  imageGuidance: real(0, 100).default(1.5),
   strength: real(-10, 10),
   width: whole(1, 65_536),
   height: whole(1, 65_536),

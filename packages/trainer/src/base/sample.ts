@@ -1,10 +1,14 @@
 /** What `deft sample` does. */
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { decodeImage } from '../data/index.ts';
 import type { PromptSamples } from '../metrics/index.ts';
 import { gridPng, picturePng } from '../report/index.ts';
 import { makeFolder, writeFileAtomically } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
 import { version } from '../version.ts';
+import { fromPlanes } from '../world/index.ts';
 import { drawPrompts } from './draw.ts';
 import { openModel, openNamedDevice } from './open.ts';
 import { fingerprint, type Recipe, readRecipe, withRecipe } from './recipe.ts';
@@ -12,8 +16,11 @@ import { fingerprint, type Recipe, readRecipe, withRecipe } from './recipe.ts';
 /** What to draw: the options of the command, or what a picture's recipe says. */
 export type Order = Pick<
   Recipe,
-  'kind' | 'model' | 'prompts' | 'seeds' | 'steps' | 'guidance' | 'strength' | 'device'
->;
+  'kind' | 'model' | 'prompts' | 'seeds' | 'steps' | 'guidance' | 'imageGuidance' | 'strength' | 'device'
+> & {
+  /** Files with the picture that each prompt names: none, or one for each. */
+  readonly inputs: readonly string[];
+};
 
 /** Where pictures go. */
 export interface Places {
@@ -42,8 +49,10 @@ export async function sampleAgain(
   places: Places,
 ): Promise<void> {
   const before = readRecipe(path);
-  const { kind, model, prompts, seeds, steps, guidance, strength, device } = before;
-  const order: Order = { kind, model, prompts, seeds, steps, guidance, strength, device, ...changes };
+  const { kind, model, prompts, seeds, steps, guidance, imageGuidance, strength, device } = before;
+  const inputs = before.inputs.map(({ file }) => file);
+  const how = { steps, guidance, imageGuidance, strength, device };
+  const order: Order = { kind, model, prompts, seeds, inputs, ...how, ...changes };
   await drawAndWrite(order, places, (now) => {
     if (now.weights !== before.weights) {
       throw new UserError(
@@ -51,6 +60,10 @@ export async function sampleAgain(
           `${before.weights.slice(0, 12)}...; got ${now.weights.slice(0, 12)}...`,
         2,
       );
+    }
+    const odd = now.inputs.findIndex(({ sha256 }, i) => sha256 !== before.inputs[i]!.sha256);
+    if (odd >= 0) {
+      throw new UserError(`${path}: drawn from another picture than ${now.inputs[odd]!.file} holds now`, 2);
     }
     const moved = (['version', 'device', 'adapter'] as const).filter((key) => now[key] !== before[key]);
     for (const key of moved) {
@@ -60,11 +73,18 @@ export async function sampleAgain(
 }
 
 async function drawAndWrite(order: Order, places: Places, check: (now: Recipe) => void): Promise<void> {
-  const { prompts, seeds, steps, guidance, strength } = order;
+  const { prompts, seeds, steps, guidance, imageGuidance, strength } = order;
   const device = await openNamedDevice(order.device);
   const model = await openModel(order.model, device, strength);
+  if (order.inputs.length > 0 && order.inputs.length !== prompts.length) {
+    throw new UserError(
+      `--image: expected none, or one for each of the ${prompts.length} prompts; got ${order.inputs.length}`,
+      2,
+    );
+  }
+  const inputs = await Promise.all(order.inputs.map((file) => readInput(file, model.pictureSize)));
   for (const prompt of prompts) {
-    const problem = model.captionProblem(prompt);
+    const problem = model.captionProblem(prompt, inputs.length > 0);
     if (problem) throw new UserError(`--prompt "${prompt}": ${problem}`, 2);
   }
   // Always in this order: it is part of the file's bytes.
@@ -78,6 +98,8 @@ async function drawAndWrite(order: Order, places: Places, check: (now: Recipe) =
     seeds,
     steps,
     guidance,
+    inputs: inputs.map(({ file, sha256 }) => ({ file, sha256 })),
+    imageGuidance,
     strength,
     width: model.pictureSize,
     height: model.pictureSize,
@@ -87,16 +109,37 @@ async function drawAndWrite(order: Order, places: Places, check: (now: Recipe) =
   check(recipe);
   if (places.out !== null) makeFolder(dirname(places.out));
   if (places.outDir !== null) makeFolder(places.outDir);
-  const drawn = await drawPrompts(model, { prompts, seeds, steps, guidanceScale: guidance, device });
+  const drawn = await drawPrompts(model, {
+    prompts,
+    seeds,
+    steps,
+    guidanceScale: guidance,
+    imageGuidanceScale: imageGuidance,
+    ...(inputs.length > 0 && { inputs: inputs.map(({ picture }) => picture) }),
+    device,
+  });
   if (places.out !== null) write(places.out, withRecipe(await wholeOf(drawn, order), recipe));
   if (places.outDir === null) return;
   for (const [p, { prompt, pictures }] of drawn.entries()) {
     for (const [s, picture] of pictures.entries()) {
-      const one: Recipe = { ...recipe, kind: 'picture', prompts: [prompt], seeds: [seeds[s]!] };
+      const own = recipe.inputs.slice(p, p + 1);
+      const one: Recipe = { ...recipe, kind: 'picture', prompts: [prompt], seeds: [seeds[s]!], inputs: own };
       const file = join(places.outDir, pictureName(p, prompt, seeds[s]!));
       write(file, withRecipe(await picturePng(picture), one));
     }
   }
+}
+
+/** A picture that a prompt names, at the size that the model reads. @throws {UserError} */
+async function readInput(file: string, size: number) {
+  const bytes = await readFile(file).catch(() => {
+    throw new UserError(`--image ${file}: no such file`, 2);
+  });
+  const planes = await decodeImage(bytes, size).catch((error: Error) => {
+    throw new UserError(`--image ${file}: ${error.message}`, 2);
+  });
+  const sha256 = createHash('sha256').update(bytes).digest('hex');
+  return { file, sha256, picture: fromPlanes(planes, size, size) };
 }
 
 /** The file that an order asks for: the one picture, or the sheet. */

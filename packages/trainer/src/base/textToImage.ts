@@ -95,8 +95,17 @@ export abstract class TextToImage extends Module {
     return namedModules(this).get(name)!;
   }
 
-  /** Why the text encoder cannot take a caption; null when it can. */
-  abstract captionProblem(caption: string): string | null;
+  /**
+   * Why the model cannot take a caption; null when it can.
+   * @param hasInput whether a picture is given with it
+   */
+  captionProblem(caption: string, hasInput = false): string | null {
+    if (hasInput && !this.readsPictures) return 'a picture is given with it, and the base reads none';
+    return this.wordsProblem(caption, hasInput);
+  }
+
+  /** Why the text encoder cannot take the words of a caption; null when it can. */
+  protected abstract wordsProblem(caption: string, hasInput: boolean): string | null;
 
   /**
    * Token ids of captions: i32, rows of the batch first.

@@ -78,7 +78,11 @@ export class UnifiedModel extends TextToImage {
     return (this.pictureSize / this.multiple) ** 2;
   }
 
-  captionProblem(caption: string): string | null {
+  protected wordsProblem(caption: string, hasInput: boolean): string | null {
+    const named = caption.match(/<\|image_\d+\|>/g) ?? [];
+    if (hasInput && named.join() !== '<|image_1|>')
+      return `expected ${pictureTag} once, for the picture given with it`;
+    if (!hasInput && named.length > 0) return 'it names a picture, and none is given with it';
     const words = instructionWords(caption);
     if (words.length > maxInstructionWords) {
       return `${words.length} words, more than the base reads (${maxInstructionWords})`;

@@ -65,8 +65,7 @@ export class WorldModel extends TextToImage {
     return this.#codec.factor * 2 ** (this.unet.config.levels.length - 1);
   }
 
-  /** Why the text encoder cannot take a caption; null when it can. */
-  captionProblem(caption: string): string | null {
+  protected wordsProblem(caption: string): string | null {
     const ids = wordIds(caption, this.#taught);
     if (ids.length > maxTokens - 2) return `${ids.length} words, more than the base reads (${maxTokens - 2})`;
     const unknown = wordsOf(caption).find((word) => !this.#knows(word));

@@ -8,6 +8,8 @@ interface SampleOptions {
   readonly seed?: readonly number[];
   readonly steps?: number;
   readonly guidance?: number;
+  readonly image?: readonly string[];
+  readonly imageGuidance?: number;
   readonly strength?: number;
   readonly from?: string;
   readonly device?: string;
@@ -16,7 +18,7 @@ interface SampleOptions {
 }
 
 /** Options that a picture's recipe answers. */
-const inRecipe = ['prompt', 'seed', 'steps', 'guidance', 'strength'] as const;
+const inRecipe = ['prompt', 'seed', 'steps', 'guidance', 'image', 'imageGuidance', 'strength'] as const;
 
 export function sampleCommand(): Command {
   const seedNumber = numberOption('seed', 0, 2 ** 32 - 1, { whole: true });
@@ -40,6 +42,16 @@ export function sampleCommand(): Command {
     )
     .option('--guidance <number>', 'guidance scale, 1 is none; default 3', numberOption('guidance', 0, 100))
     .option(
+      '--image <file>',
+      'the picture that the prompt names as <img><|image_1|></img>, for a unified model (one for each prompt)',
+      (file: string, before: readonly string[] = []) => [...before, file],
+    )
+    .option(
+      '--image-guidance <number>',
+      'how close to keep to that picture; default 1.5',
+      numberOption('image-guidance', 0, 100),
+    )
+    .option(
       '--strength <number>',
       "how much of the run's adapter: 0 none, 1 all; default 1",
       numberOption('strength', -10, 10),
@@ -54,14 +66,21 @@ export function sampleCommand(): Command {
       const places = { out: out ?? (outDir === null ? 'samples.png' : null), outDir };
       if (from !== undefined) {
         const given = inRecipe.find((name) => options[name] !== undefined);
-        if (given) throw new UserError(`--${given}: not with --from, whose recipe says it`, 2);
+        if (given) throw new UserError(`--${optionName(given)}: not with --from, whose recipe says it`, 2);
         const changes = { ...(model && { model }), ...(device && { device }) };
         return sampleAgain(from, changes, places);
       }
       const { prompt, seed = [1], steps = 25, guidance = 3, strength = 1 } = options;
+      const { image = [], imageGuidance = 1.5 } = options;
       if (model === undefined) throw new UserError('sample: give a model, or --from a picture', 2);
       if (prompt === undefined) throw new UserError('--prompt: give at least one, or --from a picture', 2);
-      const what = { prompts: [...prompt], seeds: [...seed], steps, guidance, strength };
+      const drawn = { prompts: [...prompt], seeds: [...seed], inputs: image };
+      const what = { ...drawn, steps, guidance, imageGuidance, strength };
       await sample({ kind: 'sheet', model, device: device ?? 'auto', ...what }, places);
     });
+}
+
+/** "imageGuidance" as it is written: "image-guidance". */
+function optionName(key: string): string {
+  return key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }

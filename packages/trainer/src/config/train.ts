@@ -77,6 +77,7 @@ const sharedKeys = {
     steps: whole(1, 1000).default(25),
     guidance_scale: real(0, 100).default(3),
     prompts: nullable(list(text(300), 1, 100)),
+    folder: nullable(folder()),
     seeds: list(seed(), 1, 16).default([1, 2]),
     other_prompts: list(text(300), 0, 100).default([]),
   }).prefault({}),
@@ -134,4 +135,4 @@ export function misplacedKey(
 }
 
 /** Keys that name folders. */
-export const trainFolders = ['base', 'data.folder', 'prior.folder'] as const;
+export const trainFolders = ['base', 'data.folder', 'prior.folder', 'sampling.folder'] as const;

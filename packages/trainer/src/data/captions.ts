@@ -4,7 +4,10 @@ import { readInside } from './insideFile.ts';
 const maxSidecarBytes = 2 ** 16;
 const maxMetadataBytes = 2 ** 24;
 
-/** Files that hold `file_name` and `text` of each picture: a JSON object per line, or rows under a line of headings. */
+/**
+ * Files that hold `file_name` and `text` of each picture, and `input_file_name` where it is drawn from another: a JSON object per
+ * line, or rows under a line of headings.
+ */
 export const metadataFiles = ['metadata.jsonl', 'metadata.csv'] as const;
 export type MetadataFile = (typeof metadataFiles)[number];
 
@@ -12,6 +15,8 @@ export type MetadataFile = (typeof metadataFiles)[number];
 export interface CaptionRow {
   readonly file: string;
   readonly caption: string;
+  /** The picture that the caption names; null for none. */
+  readonly input: string | null;
   /** Counted from 1. */
   readonly line: number;
 }
@@ -75,7 +80,8 @@ export async function readMetadata(
 /** The rows under the headings, each with the line it begins in. @throws {Error} when the headings lack a column */
 function csvRows(text: string): { line: number; read: () => CaptionRow }[] {
   const [headings, ...records] = csvRecords(text);
-  const [file, caption] = ['file_name', 'text'].map((name) => headings?.cells.indexOf(name) ?? -1);
+  const columns = ['file_name', 'text', 'input_file_name'];
+  const [file, caption, input] = columns.map((name) => headings?.cells.indexOf(name) ?? -1);
   if (file === -1 || caption === -1)
     throw new Error('expected the columns file_name and text in the first line');
   return records.map(({ line, cells }) => ({
@@ -84,9 +90,9 @@ function csvRows(text: string): { line: number; read: () => CaptionRow }[] {
       if (cells.length !== headings!.cells.length) {
         throw new Error(`expected ${headings!.cells.length} columns; got ${cells.length}`);
       }
-      const [name, words] = [cells[file!]!, cells[caption!]!];
-      if (`${name}${words}`.includes('\ufffd')) throw new Error('not UTF-8 text');
-      return { file: name, caption: oneLine(words), line };
+      const [name, words, given] = [cells[file!]!, cells[caption!]!, cells[input!] ?? ''];
+      if (`${name}${words}${given}`.includes('\ufffd')) throw new Error('not UTF-8 text');
+      return { file: name, caption: oneLine(words), input: given || null, line };
     },
   }));
 }
@@ -122,9 +128,10 @@ function parseRow(json: string, line: number): CaptionRow {
   } catch {
     throw new Error('not a JSON object');
   }
-  const { file_name: file, text } = (row ?? {}) as Record<string, unknown>;
+  const { file_name: file, text, input_file_name: input = null } = (row ?? {}) as Record<string, unknown>;
   if (typeof file !== 'string' || typeof text !== 'string') {
     throw new Error('expected {"file_name": "...", "text": "..."}');
   }
-  return { file, caption: oneLine(text), line };
+  if (input !== null && typeof input !== 'string') throw new Error('expected "input_file_name": "..."');
+  return { file, caption: oneLine(text), input, line };
 }

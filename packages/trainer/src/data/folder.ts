@@ -13,6 +13,8 @@ export interface TrainingPicture {
   readonly caption: string;
   /** 3 x size x size numbers in [-1, 1]. */
   readonly pixels: Float32Array;
+  /** The picture that the caption names, as `pixels`; absent where it names none. */
+  readonly input?: Float32Array;
 }
 
 /** What a folder gave. */
@@ -30,8 +32,11 @@ export interface FolderOptions {
   readonly size: number;
   /** The caption of pictures that have none of their own. */
   readonly instancePrompt: string | null;
-  /** What is wrong with a caption, such as too many words for the text encoder; null when nothing is. */
-  readonly captionProblem: (caption: string) => string | null;
+  /**
+   * What is wrong with a caption, such as too many words for the text encoder; null when nothing is.
+   * @param hasInput whether a picture is given with it
+   */
+  readonly captionProblem: (caption: string, hasInput: boolean) => string | null;
   /** A word that is put before captions that lack it. */
   readonly triggerWord?: string | null;
   /** More problems than this are counted, not listed; default 10. */
@@ -74,7 +79,9 @@ export async function readImageFolder(folder: string, options: FolderOptions): P
       })
     : [];
   const rowOf = new Map(rows.map((row) => [row.file, row]));
-  const images = [...new Set([...names.filter(isImageName), ...rowOf.keys()])].sort();
+  const inputs = new Set(rows.flatMap(({ input }) => input ?? []));
+  const own = names.filter((name) => isImageName(name) && !inputs.has(name));
+  const images = [...new Set([...own, ...rowOf.keys()])].sort();
   if (images.length === 0 && problems.length === 0) {
     throw new UserError(`${folder}: no pictures; expected PNG, JPEG or WebP files`);
   }
@@ -85,20 +92,32 @@ export async function readImageFolder(folder: string, options: FolderOptions): P
     const row = rowOf.get(path);
     const label = row ? `${metadataFile}:${row.line}: ${path}` : path;
     try {
-      const pixels = await decodeImage(await readInside(root, path, maxImageBytes), options.size);
+      const decoded = async (name: string) =>
+        decodeImage(await readInside(root, name, maxImageBytes), options.size);
+      const pixels = await decoded(path);
+      const input = row?.input
+        ? await decoded(row.input).catch((error: Error) => {
+            throw new Error(`${row.input}: ${error.message}`);
+          })
+        : null;
       const sidecar = `${path.slice(0, path.length - extname(path).length)}.txt`;
-      const own = names.includes(sidecar) ? await readSidecar(root, sidecar) : null;
-      const { caption, kind } = chooseCaption(row?.caption ?? null, own, { sidecar, metadataFile }, options);
-      pictures.push({ path, caption, pixels });
+      const beside = names.includes(sidecar) ? await readSidecar(root, sidecar) : null;
+      const files = { sidecar, metadataFile };
+      const { caption, kind } = chooseCaption(row?.caption ?? null, beside, files, input !== null, options);
+      pictures.push({ path, caption, pixels, ...(input && { input }) });
       sources.push(kind);
     } catch (error) {
       problem(label, (error as Error).message);
     }
   }
+  const without = pictures.find(({ input }) => !input);
+  if (inputs.size > 0 && without) {
+    problem(without.path, 'expected an input_file_name in its row, as the other pictures have');
+  }
   if (problems.length > 0) throw new UserError(summarise(folder, problems, options.maxProblems));
   return {
     pictures,
-    passedOver: passedOver(names, images),
+    passedOver: passedOver(names, [...images, ...inputs]),
     captionSource: describeSources(sources, metadataFile),
   };
 }
@@ -111,6 +130,7 @@ function chooseCaption(
   row: string | null,
   own: string | null,
   { sidecar, metadataFile }: { readonly sidecar: string; readonly metadataFile: string },
+  hasInput: boolean,
   { instancePrompt, captionProblem, triggerWord = null }: FolderOptions,
 ): { caption: string; kind: CaptionKind } {
   if (row && own && row !== own)
@@ -127,7 +147,7 @@ function chooseCaption(
   }
   const lacks = triggerWord !== null && !written.split(/[\s,]+/).includes(triggerWord);
   const caption = lacks ? `${triggerWord} ${written}` : written;
-  const wrong = captionProblem(caption);
+  const wrong = captionProblem(caption, hasInput);
   if (wrong !== null) throw new Error(`${wrong}: "${caption.slice(0, 100)}"`);
   return { caption, kind };
 }

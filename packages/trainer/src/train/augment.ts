@@ -28,13 +28,15 @@ export function shuffledCaption(caption: string, keep: number, draw: Draws): str
 
 /** A picture of square planes and its caption, changed. */
 export function augmented(
-  { pixels, caption, mirrored: other }: Captioned,
+  { pixels, caption, input, mirrored: other }: Captioned,
   size: number,
   { flip, shuffleCaptions, keepParts }: Augmentation,
   draw: Draws,
-): { pixels: Float32Array; caption: string } {
+): Captioned {
+  const flips = draw.chance(flip);
   return {
-    pixels: draw.chance(flip) ? (other ?? mirrored(pixels, size)) : pixels,
+    pixels: flips ? (other ?? mirrored(pixels, size)) : pixels,
+    ...(input && { input: flips ? mirrored(input, size) : input }),
     caption: shuffleCaptions ? shuffledCaption(caption, keepParts, draw) : caption,
   };
 }

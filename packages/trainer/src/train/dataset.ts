@@ -3,7 +3,7 @@
  * across epochs, so nothing is dropped and a resumed run meets the pictures in the order it would have.
  */
 import { drawNoise, type NoiseOptions, type Objective } from '../diffusion/objective.ts';
-import { draws } from '../world/index.ts';
+import { draws, picturesOnly } from '../world/index.ts';
 import { type Augmentation, augmented } from './augment.ts';
 import type { Batch } from './batch.ts';
 
@@ -13,6 +13,8 @@ export interface Captioned {
   /** Of the mirrored picture, where that is not `pixels` mirrored: the latents of a VAE. */
   readonly mirrored?: Float32Array;
   readonly caption: string;
+  /** The picture that the caption names, in pixels; absent where it names none. */
+  readonly input?: Float32Array;
 }
 
 /** The order of `count` items in an epoch: Fisher and Yates. */
@@ -58,15 +60,22 @@ export function captionedBatch(
 ): Batch {
   const size = items[0]!.pixels.length;
   const pictures = new Float32Array(batchSize * size);
+  const inputs = items[0]!.input && new Float32Array(batchSize * items[0]!.input.length);
   const captions: string[] = [];
   const places = Array.from({ length: batchSize }, (_, i) => step * batchSize + i);
   itemsOfStep(items.length, batchSize, seed, step).forEach((item, i) => {
-    const { pixels, caption } = augmentation
+    const { pixels, caption, input } = augmentation
       ? augmented(items[item]!, shape.at(-1)!, augmentation, draws(seed ^ 0xa06, places[i]!))
       : items[item]!;
     const dropped = draws(seed ^ 0xd20b, places[i]!).chance(captionDropout);
     pictures.set(pixels, i * size);
-    captions.push(dropped ? '' : caption);
+    captions.push(dropped ? picturesOnly(caption) : caption);
+    if (input) inputs?.set(input, i * input.length);
   });
-  return { pictures, captions, ...drawNoise(objective, noise, seed, places, shape) };
+  return {
+    pictures,
+    captions,
+    ...(inputs && { inputs }),
+    ...drawNoise(objective, noise, seed, places, shape),
+  };
 }

@@ -24,7 +24,7 @@ import {
 } from '../report/index.ts';
 import { type Run, readStepLog } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
-import { fromPlanes, subjectWords } from '../world/index.ts';
+import { fromPlanes, type Picture, subjectWords } from '../world/index.ts';
 import { encodeCaptions, encodePictures } from './encoded.ts';
 import { halveFrozen, recomputeBlocks } from './memory.ts';
 import { applyMethod, settingsInWords, type TrainedPart, trainsText } from './method.ts';
@@ -34,16 +34,41 @@ import { checkPrior, priorPictures } from './priorPictures.ts';
 import { addStepSamples, stepsSheet } from './stepSamples.ts';
 import { type Finished, runSteps } from './steps.ts';
 
-/** The prompts to draw: those configured, else the captions of the pictures. */
-function promptsOf(model: TextToImage, { sampling }: TrainConfig, data: ImageFolder): readonly string[] {
-  const prompts = sampling.prompts ?? [...new Set(data.pictures.map(({ caption }) => caption))];
-  for (const [key, list] of Object.entries({ prompts, other_prompts: sampling.other_prompts })) {
+/** What is drawn before and after. */
+interface Drawn {
+  readonly prompts: readonly string[];
+  /** The picture that each prompt names; absent where they name none. */
+  readonly inputs?: readonly Picture[];
+}
+
+/** Pictures whose captions are drawn where no prompts are configured and each comes with a picture. */
+const mostInputs = 8;
+
+/** The prompts to draw: those configured, or those of a folder, else the captions of the pictures. */
+async function drawnOf(
+  model: TextToImage,
+  { sampling }: TrainConfig,
+  data: ImageFolder,
+  read: (folder: string) => Promise<ImageFolder>,
+): Promise<Drawn> {
+  const configured = { prompts: sampling.prompts ?? [], other_prompts: sampling.other_prompts };
+  for (const [key, list] of Object.entries(configured)) {
     for (const prompt of list) {
       const problem = model.captionProblem(prompt);
       if (problem) throw new UserError(`sampling.${key}: "${prompt}": ${problem}`, 2);
     }
   }
-  return prompts;
+  if (sampling.prompts) return { prompts: sampling.prompts };
+  const { pictures } = sampling.folder ? await read(sampling.folder) : data;
+  const prompts = pictures.map(({ caption }) => caption);
+  const inputs = pictures.flatMap(({ input }) => (input ? [toPicture(model, input)] : []));
+  if (inputs.length === 0) return { prompts: [...new Set(prompts)] };
+  const most = sampling.folder ? pictures.length : mostInputs;
+  return { prompts: prompts.slice(0, most), inputs: inputs.slice(0, most) };
+}
+
+function toPicture({ pictureSize: size }: TextToImage, planes: Float32Array): Picture {
+  return fromPlanes(planes, size, size);
 }
 
 /** A job whose input has been found right: the adapted model, and everything that its steps take. */
@@ -51,7 +76,7 @@ interface Prepared {
   readonly model: TextToImage;
   readonly data: ImageFolder;
   readonly seen: StepData;
-  readonly prompts: readonly string[];
+  readonly drawn: Drawn;
   readonly device: Device;
   readonly trained: TrainedPart;
   readonly first: TrainState;
@@ -66,25 +91,30 @@ interface Prepared {
  */
 async function prepare(
   config: TrainConfig,
-  untrained: (model: TextToImage, prompts: readonly string[], device: Device) => Promise<void>,
+  untrained: (model: TextToImage, drawn: Drawn, device: Device) => Promise<void>,
 ): Promise<Prepared> {
   const freeBytes = process.availableMemory();
   checkBaseFits(config.base, freeBytes);
   const model = await loadBase(config.base);
   model.resize(config.data.resolution);
+  if ('text_encoder' in config && config.text_encoder !== null && model.textEncoders.length === 0) {
+    throw new UserError('text_encoder: the base has no text encoder that can be trained', 2);
+  }
   await teachWordOf(model, config);
-  const data = await readTrainingData(config.data.folder, {
-    size: model.pictureSize,
-    instancePrompt: config.data.instance_prompt,
-    triggerWord: config.data.trigger_word,
-    captionProblem: (caption) => model.captionProblem(caption),
-  });
+  const read = (folder: string) =>
+    readTrainingData(folder, {
+      size: model.pictureSize,
+      instancePrompt: config.data.instance_prompt,
+      triggerWord: config.data.trigger_word,
+      captionProblem: (caption, hasInput) => model.captionProblem(caption, hasInput),
+    });
+  const data = await read(config.data.folder);
   for (const { path, reason } of data.passedOver) console.error(`deft: ${path} is passed over: ${reason}`);
-  const prompts = promptsOf(model, config, data);
+  const drawn = await drawnOf(model, config, data, read);
   checkPrior(model, config);
   const { device, why } = await openDevice(config.device);
   console.error(`deft: ${why}`);
-  await untrained(model, prompts, device);
+  await untrained(model, drawn, device);
   const prior = await priorPictures(model, config, device);
   const trained = await applyMethod(model, config, device).catch((error: Error) => {
     throw new UserError(error.message, 2);
@@ -92,7 +122,7 @@ async function prepare(
   if (config.precision === 'f16') await halveFrozen(model, device);
   if (config.recompute) recomputeBlocks(model.denoiser);
   const first = firstState(model, config);
-  const pictures = data.epoch.map(({ pixels, caption }) => ({ pixels, caption }));
+  const pictures = data.epoch;
   const { flip, shuffle_captions: shuffles, cache } = config.data;
   const captions = [...pictures, ...prior].map(({ caption }) => caption);
   const encodesOnce = model.vae !== null && !trainsText(model) && !shuffles;
@@ -106,7 +136,7 @@ async function prepare(
     config,
     model,
     data,
-    prompts,
+    prompts: drawn.prompts,
     seen,
     trained,
     first,
@@ -114,7 +144,7 @@ async function prepare(
     device,
     freeBytes,
   });
-  return { model, data, seen, prompts, device, trained, first, step, plan };
+  return { model, data, seen, drawn, device, trained, first, step, plan };
 }
 
 /** Prints what a job would do and need, having compiled its step and trained nothing. @throws {UserError} as {@link train} */
@@ -138,15 +168,15 @@ export async function train(config: TrainConfig, open: () => Run, signal: AbortS
     const options = { prompts: config.sampling.other_prompts, seeds, steps, guidanceScale, device };
     return options.prompts.length === 0 ? [] : drawPrompts(model, options);
   };
-  const prepared = await prepare(config, async (model, prompts, device) => {
-    before = await drawPrompts(model, { prompts, seeds, steps, guidanceScale, device });
+  const prepared = await prepare(config, async (model, drawn, device) => {
+    before = await drawPrompts(model, { ...drawn, seeds, steps, guidanceScale, device });
     othersBefore = await drawOthers(model, device);
   });
-  const { model, data, seen, prompts, device, trained, first, step } = prepared;
+  const { model, data, seen, drawn, device, trained, first, step } = prepared;
   for (const line of planLines(prepared.plan)) console.error(`deft: ${line}`);
   checkFits(prepared.plan);
   const drawSamples = (of: readonly number[]) =>
-    drawPrompts(model, { prompts, seeds: of, steps, guidanceScale, device });
+    drawPrompts(model, { ...drawn, seeds: of, steps, guidanceScale, device });
   using run = open();
   const sampleEvery = config.sample_every ?? config.steps;
   const isSampled = (done: number): boolean => done % sampleEvery === 0 && done < config.steps;

@@ -8,6 +8,7 @@ export {
   instructionWords,
   maxInstructionWords,
   type PictureTask,
+  picturesOnly,
   pictureTag,
   pictureTasks,
   tokenizeInstruction,

@@ -35,6 +35,11 @@ export function instructionOf(task: PictureTask, caption: string): string {
   return task === 'reference' ? `the thing in ${pictureTag} ${caption}` : `${task} ${pictureTag} ${caption}`;
 }
 
+/** What is left of an instruction without words: its pictures. '' for a caption that names none. */
+export function picturesOnly(instruction: string): string {
+  return instruction.match(/<img><\|image_\d+\|><\/img>/g)?.join(' ') ?? '';
+}
+
 /** The words and marks of an instruction, without its pictures. */
 export function instructionWords(instruction: string): string[] {
   const parts = instruction.toLowerCase().match(/<\|image_\d+\|>|<\/?[a-z]+>|[a-z]+/g) ?? [];
