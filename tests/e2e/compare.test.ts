@@ -72,7 +72,7 @@ test('an interrupted table goes on where it was, and ends as one that was not', 
   for (const config of configs) expect(config).toContain('rank: 2');
   expect(configs[0]).toContain('projector: relu');
   const table = fs.readFileSync(join(root, 'whole/table.md'), 'utf8');
-  expect(table).toContain('over 2 runs: robot, fish; seeds 1');
+  expect(table).toContain('over the runs: robot, fish; seeds 1.');
 
   const changed = await compare('whole', { rows: [{ ...rows[0]!, keys: { method: 'deft', rank: 3 } }] });
   expect(changed.status).toBe(2);

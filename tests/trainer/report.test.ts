@@ -211,10 +211,12 @@ function evaluation(similarity: [number[], number[]] | null, following: [number[
       prompt: `a sks toy | number ${i}`,
       subjectSimilarity: similarity ? similarity[side][i]! : null,
       promptFollowing,
+      condition: null,
     }));
   return {
     subjectSimilarity: similarity && compare(similarity),
     promptFollowing: compare(following),
+    condition: null,
     drift: null,
     prompts: { base: scores(0), adapted: scores(1) },
   };

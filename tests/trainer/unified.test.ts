@@ -11,7 +11,7 @@ import { drawPrompts } from '../../packages/trainer/src/base/draw.ts';
 import { loadBase, saveBase } from '../../packages/trainer/src/base/folder.ts';
 import { UnifiedModel } from '../../packages/trainer/src/base/unified.ts';
 import { planRun } from '../../packages/trainer/src/commands/jobRun.ts';
-import { edgeF1 } from '../../packages/trainer/src/metrics/index.ts';
+import { conditionOf, conditions, edgeF1 } from '../../packages/trainer/src/metrics/index.ts';
 import { instructionBatch } from '../../packages/trainer/src/pretrain/batches.ts';
 import { newModel, pretrain } from '../../packages/trainer/src/pretrain/pretrain.ts';
 import { pictureExample } from '../../packages/trainer/src/pretrain/tasks.ts';
@@ -112,6 +112,35 @@ describe('examples', () => {
       expect(scene.count).toBe(1);
       expect(input.data.slice(0, 3)).not.toEqual(target.data.slice(0, 3));
     }
+  });
+});
+
+describe('keeping to a picture', () => {
+  it('is perfect for the picture that the edges are of, and worse for others', () => {
+    for (let i = 0; i < 20; i += 1) {
+      const { input, target } = pictureExample('canny', 5, i, 32);
+      const other = pictureExample('canny', 5, i + 100, 32).target;
+      expect(conditions.canny.score(target, input)).toBe(1);
+      expect(conditions.canny.score(other, input)).toBeLessThan(0.9);
+    }
+  });
+
+  it('tells depths from a picture to within a tenth, and those of another picture are far off', () => {
+    const errors = (shift: number) =>
+      Array.from({ length: 40 }, (_, i) => {
+        const { input } = pictureExample('depth', 5, i, 32);
+        return conditions.depth.score(pictureExample('depth', 5, i + shift, 32).target, input);
+      });
+    const mean = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+    expect(mean(errors(0))).toBeLessThan(0.1);
+    expect(mean(errors(100))).toBeGreaterThan(2 * mean(errors(0)));
+  });
+
+  it('is scored by the task that an instruction names', () => {
+    expect(conditionOf(instructionOf('canny', 'a star'))).toBe('canny');
+    expect(conditionOf(instructionOf('depth', 'a star'))).toBe('depth');
+    expect(conditionOf(instructionOf('reference', 'on a red background'))).toBeNull();
+    expect(conditionOf('canny')).toBeNull();
   });
 });
 
@@ -227,7 +256,10 @@ describe('conditional generation', () => {
         .at(-1)!;
       fs.rmSync(join(root, name, 'checkpoints', newest), { recursive: true });
       expect((await run(name, config, 'resume')).equals(whole)).toBe(true);
-      const { prompts } = JSON.parse(fs.readFileSync(join(root, name, 'metrics.json'), 'utf8')).evaluation;
+      const { prompts, condition } = JSON.parse(
+        fs.readFileSync(join(root, name, 'metrics.json'), 'utf8'),
+      ).evaluation;
+      expect(condition.task).toBe('canny');
       expect(prompts.adapted).toHaveLength(3); // each training picture's caption, with its picture
     },
     60_000,

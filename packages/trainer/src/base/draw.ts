@@ -54,6 +54,7 @@ async function drawAll(model: TextToImage, options: DrawOptions): Promise<Prompt
   };
   return prompts.map((prompt, p) => ({
     prompt,
+    ...(inputs && { input: inputs[p]! }),
     pictures: seeds.map((_, s) => picture(p * seeds.length + s)),
   }));
 }

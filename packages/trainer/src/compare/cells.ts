@@ -6,15 +6,23 @@
 import fs from 'node:fs';
 import { join } from 'node:path';
 import { type CompareConfig, isForeignKey, readTrainConfig, type TrainConfig } from '../config/index.ts';
+import { pictureExample } from '../pretrain/tasks.ts';
 import { picturePng } from '../report/index.ts';
 import { makeFolder, writeFileAtomically } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
-import { heldOutPrompts, renderSubject, type Subject, trainingScenes } from '../world/index.ts';
+import {
+  heldOutPrompts,
+  instructionOf,
+  renderSubject,
+  type Subject,
+  trainingScenes,
+} from '../world/index.ts';
 
 export interface Cell {
   /** The place of its row in the table. */
   readonly row: number;
-  readonly subject: Subject;
+  /** The subject or task. */
+  readonly topic: string;
   readonly seed: number;
   readonly config: TrainConfig;
   /** The file that says so, for `deft train`. */
@@ -39,7 +47,7 @@ function over(under: Mapping, upper: Mapping): Mapping {
   return { ...under, ...Object.fromEntries(laid) };
 }
 
-/** The training pictures of the subject, written where they are not yet. */
+/** The training pictures of the subject. */
 async function writePictures(folder: string, subject: Subject): Promise<void> {
   makeFolder(folder);
   for (const [i, { scene, caption }] of trainingScenes(subject).entries()) {
@@ -48,42 +56,84 @@ async function writePictures(folder: string, subject: Subject): Promise<void> {
   }
 }
 
+/** Worlds of a task's examples: that which is trained on, and that which is drawn. */
+const worlds = { training: 0x7ea1, heldOut: 0x4e1d } as const;
+
+/** Examples of a task with their inputs. */
+async function writeExamples(
+  folder: string,
+  task: 'canny' | 'depth',
+  world: number,
+  count: number,
+  size: number,
+): Promise<void> {
+  makeFolder(folder);
+  const rows: string[] = [];
+  for (let i = 0; i < count; i += 1) {
+    const { input, target, caption } = pictureExample(task, world, i, size);
+    const [file, given] = [`${i}.png`, `${i}-${task}.png`];
+    writeFileAtomically(join(folder, file), await picturePng(target));
+    writeFileAtomically(join(folder, given), await picturePng(input));
+    rows.push(
+      JSON.stringify({ file_name: file, input_file_name: given, text: instructionOf(task, caption) }),
+    );
+  }
+  writeFileAtomically(join(folder, 'metadata.jsonl'), `${rows.join('\n')}\n`);
+}
+
+/** Pixels across the examples: those of the shipped unified model. */
+const exampleSize = 32;
+
+/** Something to train on: its name, and the keys that say so. */
+interface Topic {
+  readonly name: string;
+  readonly keys: Mapping;
+}
+
+/** The subjects or tasks of a table, their pictures written into its folder. */
+async function writeTopics(
+  { subjects, tasks, examples, held_out: heldOut }: CompareConfig,
+  folder: string,
+): Promise<Topic[]> {
+  const topics: Topic[] = [];
+  for (const subject of subjects) {
+    const data = join(folder, 'data', subject);
+    await writePictures(data, subject);
+    const prompts = heldOutPrompts(subject).map(({ prompt }) => prompt);
+    topics.push({ name: subject, keys: { subject, data: { folder: data }, sampling: { prompts } } });
+  }
+  for (const task of tasks) {
+    const [data, drawn] = [join(folder, 'data', task), join(folder, 'data', `${task}-held-out`)];
+    await writeExamples(data, task, worlds.training, examples, exampleSize);
+    await writeExamples(drawn, task, worlds.heldOut, heldOut, exampleSize);
+    topics.push({ name: task, keys: { data: { folder: data }, sampling: { folder: drawn } } });
+  }
+  return topics;
+}
+
 /**
  * The cells of the table, row by row, their files written into the table's folder and every one of them checked.
  * @throws {UserError} naming the row, when a key belongs to the table or a configuration cannot be used
  */
 export async function writeCells(config: CompareConfig, folder: string): Promise<Cell[]> {
-  const { subjects, seeds, common, rows } = config;
+  const { seeds, common, rows } = config;
   for (const { label, keys } of [{ label: 'common', keys: common }, ...rows]) {
     const taken = given.find((key) => key in keys);
     if (taken) throw new UserError(`${label}: ${taken}: the table gives it to every run`, 2);
   }
-  for (const subject of subjects) await writePictures(join(folder, 'data', subject), subject);
+  const topics = await writeTopics(config, folder);
   makeFolder(join(folder, 'cells'));
   const cells: Cell[] = [];
   for (const [row, { label, keys }] of rows.entries()) {
-    for (const subject of subjects) {
+    const shared = Object.entries(common).filter(([key]) => !isForeignKey(key, { ...common, ...keys }));
+    for (const topic of topics) {
       for (const seed of seeds) {
-        const name = `${String(row + 1).padStart(2, '0')}-${subject}-${seed}`;
-        const own = {
-          name,
-          subject,
-          seed,
-          data: { folder: join(folder, 'data', subject) },
-          sampling: { prompts: heldOutPrompts(subject).map(({ prompt }) => prompt) },
-        };
+        const name = `${String(row + 1).padStart(2, '0')}-${topic.name}-${seed}`;
+        const all = over(over({ name, ...topic.keys, seed }, Object.fromEntries(shared)), keys);
         const file = join(folder, 'cells', `${name}.json`);
-        const shared = Object.entries(common).filter(([key]) => !isForeignKey(key, { ...common, ...keys }));
-        const all = over(over(own, Object.fromEntries(shared)), keys);
         writeFileAtomically(file, `${JSON.stringify(all, null, 2)}\n`); // JSON is YAML
-        cells.push({
-          row,
-          subject,
-          seed,
-          file,
-          folder: join(folder, 'runs', name),
-          config: read(file, label),
-        });
+        const place = { file, folder: join(folder, 'runs', name) };
+        cells.push({ row, topic: topic.name, seed, ...place, config: read(file, label) });
       }
     }
   }

@@ -26,12 +26,12 @@ export async function compare(config: CompareConfig, request: CompareRequest): P
   let first = 0;
   await runCells(cells, {
     ...request,
-    done({ row, subject, seed }, finished) {
+    done({ row, topic, seed }, finished) {
       first ||= finished - 1;
       const each = (performance.now() - began) / 1000 / (finished - first);
       const left = Math.round((each * (cells.length - finished)) / 60);
       console.error(
-        `deft: ${finished} of ${cells.length}: ${config.rows[row]!.label}, ${subject}, seed ${seed}; ${left} min left`,
+        `deft: ${finished} of ${cells.length}: ${config.rows[row]!.label}, ${topic}, seed ${seed}; ${left} min left`,
       );
     },
   });

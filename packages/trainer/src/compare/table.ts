@@ -1,17 +1,35 @@
 /** The table that a comparison ends with, as Markdown and as numbers. */
 import type { CompareConfig } from '../config/index.ts';
-import { type Estimate, type Evaluation, estimate, median } from '../metrics/index.ts';
+import { type conditions, type Evaluation, estimate, median } from '../metrics/index.ts';
 import { version } from '../version.ts';
 import { type Cell, measuredBy } from './cells.ts';
 
+/** Every column of scores, and where a run's metrics have it; null where they do not. */
+const columns: Readonly<
+  Record<string, (evaluation: Evaluation, side: 'base' | 'adapted') => number | null | undefined>
+> = {
+  'subject similarity': ({ subjectSimilarity }, side) => subjectSimilarity?.[side].mean,
+  'canny F1': (evaluation, side) => conditionScore('canny', evaluation, side),
+  'depth RMSE': (evaluation, side) => conditionScore('depth', evaluation, side),
+  'prompt following': ({ promptFollowing }, side) => promptFollowing[side].mean,
+  drift: ({ drift }, side) => drift && (side === 'base' ? 0 : drift.change.mean),
+};
+
+function conditionScore(task: keyof typeof conditions, { condition }: Evaluation, side: 'base' | 'adapted') {
+  return condition?.task === task ? condition.score[side].mean : null;
+}
+
+/** Scores by column; without those that the run does not have. */
+type Scores = Readonly<Record<string, number>>;
+
 /** What one run measured. */
 interface Measured {
-  readonly subject: string;
+  /** The subject or task. */
+  readonly topic: string;
   readonly seed: number;
-  readonly subjectSimilarity: number;
-  readonly promptFollowing: number;
-  /** How far pictures of other prompts moved; null where none were drawn. */
-  readonly drift: number | null;
+  /** Of the base, on the same prompts and seeds. */
+  readonly base: Scores;
+  readonly adapted: Scores;
   readonly trained: number;
   readonly seconds: number;
 }
@@ -26,8 +44,6 @@ export interface Table {
   readonly name: string;
   readonly title: string;
   readonly version: string;
-  /** What the base scores on the same prompts and seeds. */
-  readonly base: { readonly subjectSimilarity: Estimate; readonly promptFollowing: Estimate };
   readonly rows: readonly TableRow[];
 }
 
@@ -38,86 +54,57 @@ type Metrics = {
 };
 
 /** The table of finished cells. */
-export function tableOf(config: CompareConfig, cells: readonly Cell[]): Table {
-  const read = cells.map((cell) => ({ cell, metrics: measuredBy(cell) as Metrics }));
-  const base = (key: 'subjectSimilarity' | 'promptFollowing'): Estimate =>
-    estimate(
-      read.filter(({ cell }) => cell.row === 0).map(({ metrics }) => metrics.evaluation[key]!.base.mean),
-    );
-  const rows = config.rows.map(({ label }, row) => ({
-    label,
-    runs: read
-      .filter(({ cell }) => cell.row === row)
-      .map(({ cell: { subject, seed }, metrics: { evaluation, training, targets } }) => ({
-        subject,
-        seed,
-        subjectSimilarity: evaluation.subjectSimilarity!.adapted.mean,
-        promptFollowing: evaluation.promptFollowing.adapted.mean,
-        drift: evaluation.drift?.change.mean ?? null,
-        trained: targets.trained,
-        seconds: training.seconds,
-      })),
-  }));
-  const { name, title } = config;
-  return {
-    format: 1,
-    name,
-    title,
-    version,
-    base: { subjectSimilarity: base('subjectSimilarity'), promptFollowing: base('promptFollowing') },
-    rows,
+export function tableOf({ name, title, rows }: CompareConfig, cells: readonly Cell[]): Table {
+  const measured = ({ topic, seed, folder }: Cell): Measured => {
+    const { evaluation, training, targets } = measuredBy({ folder }) as Metrics;
+    const scores = (side: 'base' | 'adapted'): Scores =>
+      Object.fromEntries(
+        Object.entries(columns).flatMap(([column, of]) => {
+          const score = of(evaluation, side);
+          return score == null ? [] : [[column, score]];
+        }),
+      );
+    const [base, adapted] = [scores('base'), scores('adapted')];
+    return { topic, seed, base, adapted, trained: targets.trained, seconds: training.seconds };
   };
+  const filled = rows.map(({ label }, row) => ({
+    label,
+    runs: cells.filter((cell) => cell.row === row).map(measured),
+  }));
+  return { format: 1, name, title, version, rows: filled };
 }
 
-/** "0.612 ± 0.013" */
-function digits({ mean, standardError }: Estimate): string {
-  const shown = mean.toFixed(3);
-  return standardError === null ? shown : `${shown} ± ${standardError.toFixed(3)}`;
+/** "0.612 ± 0.013" of the runs that have the column. */
+function digits(scores: readonly Scores[], column: string): string {
+  const { mean, standardError } = estimate(scores.flatMap((of) => of[column] ?? []));
+  return standardError === null ? mean.toFixed(3) : `${mean.toFixed(3)} ± ${standardError.toFixed(3)}`;
 }
 
 /** The table as Markdown. @param command that made it */
-export function renderTable({ title, base, rows, version: made }: Table, command: string): string {
-  const runs = rows[0]!.runs;
-  const subjects = [...new Set(runs.map(({ subject }) => subject))];
+export function renderTable({ title, rows, version: made }: Table, command: string): string {
+  const { runs } = rows[0]!;
+  const topics = [...new Set(runs.map(({ topic }) => topic))];
   const seeds = [...new Set(runs.map(({ seed }) => seed))];
-  const hasDrift = rows.every((row) => row.runs.every(({ drift }) => drift !== null));
-  const head = [
-    '',
-    'trained',
-    'subject similarity',
-    'prompt following',
-    ...(hasDrift ? ['drift'] : []),
-    'seconds',
-  ];
+  const shown = Object.keys(columns).filter((column) => runs.some(({ adapted }) => column in adapted));
   const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
-  const of = (row: TableRow, key: 'subjectSimilarity' | 'promptFollowing' | 'drift'): string =>
-    digits(estimate(row.runs.map((run) => run[key]!)));
+  const of = (scores: readonly Scores[]): string[] => shown.map((column) => digits(scores, column));
   const body = rows.map((row) => [
     row.label,
     row.runs[0]!.trained.toLocaleString('en-US'),
-    of(row, 'subjectSimilarity'),
-    of(row, 'promptFollowing'),
-    ...(hasDrift ? [of(row, 'drift')] : []),
+    ...of(row.runs.map(({ adapted }) => adapted)),
     median(row.runs.map(({ seconds }) => seconds)).toFixed(0),
   ]);
-  const first = [
-    'base',
-    '0',
-    digits(base.subjectSimilarity),
-    digits(base.promptFollowing),
-    ...(hasDrift ? ['0'] : []),
-    '',
-  ];
+  const head = ['', 'trained', ...shown, 'seconds'];
+  const base = ['base', '0', ...of(runs.map((run) => run.base)), ''];
   return [
     `# ${title}`,
     '',
     line(head),
     line(head.map((_, i) => (i === 0 ? '---' : '---:'))),
-    line(first),
-    ...body.map(line),
+    ...[base, ...body].map(line),
     '',
-    `Mean ± standard error over ${runs.length} runs: ${subjects.join(', ')}; seeds ${seeds.join(', ')}. Higher is better, but for` +
-      ' drift. Seconds are the median of a run, training alone.',
+    `Mean ± standard error over the runs: ${topics.join(', ')}; seeds ${seeds.join(', ')}. Higher is better, but for drift and RMSE.` +
+      ' Seconds are the median of a run, training alone.',
     '',
     `Made by \`${command}\` with deft ${made}; docs/metrics.md defines the columns.`,
     '',

@@ -1,6 +1,9 @@
 import { z } from 'zod';
 import { subjects } from '../world/subjects.ts';
-import { choice, list, runName, section, seed, text } from './fields.ts';
+import { choice, list, runName, section, seed, text, whole } from './fields.ts';
+
+/** Tasks from picture to picture whose results can be scored. */
+const tasks = ['canny', 'depth'] as const;
 
 const keys = () => z.record(z.string(), z.unknown(), { error: 'expected keys of a deft train file' });
 
@@ -9,11 +12,18 @@ export const compareSchema = section({
   name: runName(),
   title: text(200),
   /** Subjects of the picture world: each row is trained on each of them alone. */
-  subjects: list(choice(subjects), 1, subjects.length),
+  subjects: list(choice(subjects), 0, subjects.length).default([]),
+  /** In their place: tasks from picture to picture, on which each row is trained alone, and how many examples there are. */
+  tasks: list(choice(tasks), 0, tasks.length).default([]),
+  examples: whole(1, 10_000).default(100),
+  held_out: whole(1, 1000).default(16),
   seeds: list(seed(), 1, 32),
   /** Keys of every row whose method has them. */
   common: keys().default({}),
   rows: list(section({ label: text(60), keys: keys() }), 1, 64),
+}).refine(({ subjects: some, tasks: others }) => some.length > 0 !== others.length > 0, {
+  path: ['subjects'],
+  error: 'expected subjects or tasks, and not both',
 });
 
 /** A `deft compare` job with every default filled in. */

@@ -10,12 +10,15 @@ import { readCaption } from '../world/reading.ts';
 import type { Picture } from '../world/render.ts';
 import { subjectSimilarity } from '../world/similarity.ts';
 import type { Subject } from '../world/subjects.ts';
+import { type Condition, conditionOf, conditions } from './condition.ts';
 import { type Estimate, estimate } from './estimate.ts';
 import { luma, rmse } from './image.ts';
 
 /** The pictures that a model drew for one prompt, one for each seed. */
 export interface PromptSamples {
   readonly prompt: string;
+  /** The picture that the prompt names; absent where it names none. */
+  readonly input?: Picture;
   readonly pictures: readonly Picture[];
 }
 
@@ -32,6 +35,8 @@ export interface PromptScores {
   readonly prompt: string;
   readonly subjectSimilarity: number | null;
   readonly promptFollowing: number;
+  /** How well the pictures keep to the one that the prompt names; null where it names none that is scored. */
+  readonly condition: number | null;
 }
 
 /** What became of pictures that should have stayed as they were. */
@@ -47,6 +52,8 @@ export interface Evaluation {
   readonly subjectSimilarity: Comparison | null;
   /** The fraction of named attributes that are shown, in [0, 1]. */
   readonly promptFollowing: Comparison;
+  /** Of prompts of one task that name a picture; null for others. */
+  readonly condition: { readonly task: Condition; readonly score: Comparison } | null;
   /** Of prompts that are not about what was learnt; null where none were drawn. */
   readonly drift: Drift | null;
   readonly prompts: {
@@ -57,13 +64,15 @@ export interface Evaluation {
 
 /** The scores of each prompt's pictures, which must be square. */
 export function scorePrompts(samples: readonly PromptSamples[], subject: Subject | null): PromptScores[] {
-  return samples.map(({ prompt, pictures }) => {
-    const named = readCaption(prompt);
+  return samples.map(({ prompt, input, pictures }) => {
+    const named = readCaption(prompt.slice(prompt.lastIndexOf('>') + 1)); // its words after a picture
+    const task = input ? conditionOf(prompt) : null;
     return {
       prompt,
       subjectSimilarity:
         subject === null ? null : mean(pictures.map((picture) => subjectSimilarity(picture, subject))),
       promptFollowing: mean(pictures.map((picture) => promptFollowing(picture, named))),
+      condition: task && mean(pictures.map((picture) => conditions[task].score(picture, input!))),
     };
   });
 }
@@ -90,7 +99,12 @@ export function evaluateSamples(
       difference: estimate(after.map((value, i) => value - before[i]!)),
     };
   };
+  const [task = null, another] = new Set(
+    base.map(({ prompt, input }) => (input ? conditionOf(prompt) : null)),
+  );
+  const isScored = task !== null && another === undefined;
   return {
+    condition: isScored ? { task, score: compare((scores) => scores.condition!) } : null,
     subjectSimilarity: subject === null ? null : compare((scores) => scores.subjectSimilarity!),
     promptFollowing: compare((scores) => scores.promptFollowing),
     prompts,

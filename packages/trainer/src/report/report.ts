@@ -1,5 +1,11 @@
 /** What a fine-tuning run learnt, as a page that a person reads: report.md, and the same numbers as metrics.json. */
-import { type Comparison, type Estimate, type Evaluation, formatEstimate } from '../metrics/index.ts';
+import {
+  type Comparison,
+  conditions,
+  type Estimate,
+  type Evaluation,
+  formatEstimate,
+} from '../metrics/index.ts';
 import { formatDuration } from '../progress/progress.ts';
 
 /** Everything that the report says. Paths are relative to the report. */
@@ -102,7 +108,16 @@ function arrow({ base, adapted }: Comparison): string {
   return `${base.mean.toFixed(2)} → **${adapted.mean.toFixed(2)}**`;
 }
 
-function numbers({ subjectSimilarity, promptFollowing, drift }: Evaluation): string {
+/** What the score of a task is. */
+const conditionWords = {
+  canny:
+    '**Canny F1** compares the edges that are found in the drawings again with those given: 1 is all of them and no others.',
+  depth:
+    '**Depth RMSE** is how far depths told from the drawings are from those given: 0 is none. Telling depths from a picture is a ' +
+    'proxy with an error of its own.',
+};
+
+function numbers({ subjectSimilarity, promptFollowing, condition, drift }: Evaluation): string {
   const row = (name: string, { base, adapted, difference }: Comparison): string[] => [
     name,
     formatEstimate(base),
@@ -111,6 +126,7 @@ function numbers({ subjectSimilarity, promptFollowing, drift }: Evaluation): str
   ];
   const rows = [
     ...(subjectSimilarity ? [row('subject similarity', subjectSimilarity)] : []),
+    ...(condition ? [row(conditions[condition.task].name, condition.score)] : []),
     row('prompt following', promptFollowing),
     ...(drift ? [row('following other prompts', drift.promptFollowing)] : []),
   ];
@@ -124,6 +140,7 @@ function numbers({ subjectSimilarity, promptFollowing, drift }: Evaluation): str
       'found in the picture again, measured from its pixels alone.',
     `Each number is a mean over ${promptFollowing.base.number} prompts ± its standard error; the change is taken prompt by ` +
       'prompt, with the same seeds on both sides.',
+    condition ? conditionWords[condition.task] : null,
     drift
       ? `Pictures of ${drift.change.number} **other prompts**, which are not about the subject, moved by ${formatEstimate(drift.change)} ` +
         '(root mean squared difference of brightness, 1 from black to white).'

@@ -173,6 +173,11 @@ export function renderScene(scene: Scene, size = 32): Picture {
 /** The nearness of what lies deep in a thing, of its outline, and what eyes, hats and emblems add. */
 const relief = { rim: 0.35, swell: 0.45, raised: 0.2 } as const;
 
+/** How near a thing is `inside` radii within its outline. */
+export function reliefAt(inside: number): number {
+  return relief.rim + relief.swell * clamp01(2 * inside);
+}
+
 /**
  * The depth map of a scene as a grey picture, `size` x `size` pixels: 0 the background, 1 nearest. A thing swells from its
  * outline inwards over half of its radius, and what it wears is raised above it.
@@ -183,7 +188,7 @@ export function renderDepth(scene: Scene, size = 32): Picture {
   const body = drawn[0]!.outline;
   const layers = drawn.map(({ outline }, i): Layer => {
     const paint = (x: number, y: number): Rgb => {
-      const near = relief.rim + relief.swell * clamp01(-2 * body(x, y)) + (i > 0 ? relief.raised : 0);
+      const near = reliefAt(-body(x, y)) + (i > 0 ? relief.raised : 0);
       return [near, near, near];
     };
     return { outline, paint };
