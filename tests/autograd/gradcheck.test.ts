@@ -10,6 +10,7 @@ import {
   sin,
   square,
   stopGradient,
+  sub,
   sum,
   type Tensor,
   tensor,
@@ -76,6 +77,15 @@ describe('gradcheck', () => {
   it('finds a derivative that is missing altogether', async () => {
     await expect(gradcheck((x: Tensor) => add(x, stopGradient(square(x))), [f64(1, 2)])).rejects.toThrow(
       GradcheckError,
+    );
+  });
+
+  it('tells the rounding inside of a function from a wrong derivative', async () => {
+    const cancelled = (x: Tensor) => sub(add(mul(x, 1e-6), 100), 100); // 14 digits of 100 leave 8 of x / 10^6
+    await gradcheck(cancelled, [f64(0.3, 0.7)]);
+    const wrong = customVjp(cancelled, (dy) => [mul(dy, 1.5e-6)]);
+    await expect(gradcheck(wrong, [f64(0.3, 0.7)])).rejects.toThrow(
+      /expected 1e-6|expected (1\.0|9\.9)\d*e-[67]/,
     );
   });
 

@@ -15,25 +15,19 @@ export interface RunOptions {
   readonly env?: NodeJS.ProcessEnv;
   /** A line at which SIGINT is sent. */
   readonly interrupt?: RegExp;
-  /** Called once, when the output shows the line. */
-  readonly when?: readonly [line: RegExp, then: () => void];
 }
 
 /** Runs Node with these arguments to its end. */
-export function run(args: readonly string[], { env = {}, interrupt, when }: RunOptions = {}) {
+export function run(args: readonly string[], { env = {}, interrupt }: RunOptions = {}) {
   return new Promise<Ended>((resolve) => {
     const child = spawn(process.execPath, args, { cwd: root, env: { ...process.env, ...env } });
     let text = '';
-    let [sent, called] = [false, false];
+    let sent = false;
     const hear = (chunk: Buffer): void => {
       text += chunk;
       if (!sent && interrupt?.test(text)) {
         sent = true;
         child.kill('SIGINT');
-      }
-      if (!called && when?.[0].test(text)) {
-        called = true;
-        when[1]();
       }
     };
     child.stdout.on('data', hear);

@@ -2,6 +2,7 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import { dirname, join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -94,10 +95,13 @@ describe('deft train', () => {
     'supervised, and struck by %s, ends with the same adapter',
     async (signal) => {
       const name = `struck-${signal}`;
-      const strike = () => process.kill(Number(fs.readFileSync(join(folder, name, '.deft-lock'))), signal);
-      const short = ['--set', 'steps=60', '--set', 'sample_every=null'];
-      const args = ['--supervise', '--hang-timeout', '5', ...short];
-      const { status, text } = await train(name, args, { when: [/step \d+ of 60/, strike] });
+      const inRun = (file: string) => join(folder, name, file);
+      const short = ['--set', 'steps=60', '--set', 'checkpoint_every=15', '--set', 'sample_every=null'];
+      const struck = train(name, ['--supervise', '--hang-timeout', '5', ...short]);
+      const logged = () => fs.existsSync(inRun('log.jsonl')) && fs.readFileSync(inRun('log.jsonl'), 'utf8');
+      while (!/"step":20,/.test(logged() || '')) await setTimeout(5); // far from any save
+      process.kill(Number(fs.readFileSync(inRun('.deft-lock'))), signal);
+      const { status, text } = await struck;
       expect(status, text).toBe(0);
       const why = signal === 'SIGKILL' ? 'was ended by SIGKILL' : 'gave no sign of life for 5 s';
       expect(text).toContain(`the job ${why}; going on from its newest checkpoint (1 of 3)`);

@@ -96,7 +96,7 @@ describe('a file', () => {
 
   it('says in one line why it cannot be written', () => {
     expect(() => writeFileAtomically(join(folder, 'none', 'a'), 'x')).toThrow(
-      new UserError(`${join(folder, 'none', 'a')}: cannot write 1 bytes; the folder is gone`),
+      new UserError(`${join(folder, 'none', 'a')}: cannot write 1 bytes; the folder is gone`, 6),
     );
     fs.mkdirSync(join(folder, 'b'));
     expect(() => writeFileAtomically(join(folder, 'b'), 'x')).toThrow(

@@ -19,6 +19,7 @@ import { saveBase } from '../base/folder.ts';
 import { UnifiedModel } from '../base/unified.ts';
 import { WorldModel } from '../base/world.ts';
 import type { PretrainConfig } from '../config/index.ts';
+import { beat } from '../progress/index.ts';
 import { chartPng, gridPng, lossChart } from '../report/index.ts';
 import type { Run } from '../runs/index.ts';
 import { type BatchTensors, batchTensors, errorsOf } from '../train/batch.ts';
@@ -190,7 +191,9 @@ export async function pretrain(config: PretrainConfig, run: Run, signal: AbortSi
     step: pretrainStep(model, config, device),
     stop: () => signal.aborted || isOutOfTime(),
     after: async ({ average }, done) => {
-      if (isSampled(done)) await writeSamples(config, model, average, run, done, device);
+      if (!isSampled(done)) return;
+      beat('other');
+      await writeSamples(config, model, average, run, done, device);
     },
   });
   const { state, done } = finished;

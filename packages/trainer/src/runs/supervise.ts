@@ -73,7 +73,7 @@ function watchBeats(child: ChildProcess, hangSeconds: number | null) {
   let hung: number | null = null;
   child.on('message', (next: Beat) => {
     const now = performance.now();
-    if (doing === 'step' && next === 'other') taken.push((now - since) / 1000);
+    if (doing === 'step') taken.push((now - since) / 1000);
     if (taken.length > 100) taken.shift();
     [doing, since] = [next, now];
   });

@@ -77,6 +77,7 @@ export async function runSteps<S extends Tree>(job: Steps<S>): Promise<Finished<
   let saved = before === null ? -1 : done;
   const save = async (): Promise<void> => {
     if (saved === done) return;
+    beat('other');
     log.flush();
     const files = new Map([
       [stateFile, await encodeState(state)],
@@ -91,7 +92,6 @@ export async function runSteps<S extends Tree>(job: Steps<S>): Promise<Finished<
   while (done < total && !job.stop()) {
     beat('step');
     const taken = await job.step(state, done);
-    beat('other');
     state = taken.state;
     const odd = Object.entries({ loss: taken.loss, ...taken.measured }).find(
       ([, value]) => !Number.isFinite(value),

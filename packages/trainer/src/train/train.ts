@@ -11,6 +11,7 @@ import { type TrainedFiles, teachWordOf, writeTrained } from '../base/trained.ts
 import { methodNames, type TrainConfig, writeConfig } from '../config/index.ts';
 import { type ImageFolder, readTrainingData } from '../data/index.ts';
 import { type Drift, driftOf, evaluateSamples, type PromptSamples } from '../metrics/index.ts';
+import { beat } from '../progress/index.ts';
 import {
   chartPng,
   curveChart,
@@ -193,6 +194,7 @@ export async function train(config: TrainConfig, open: () => Run, signal: AbortS
     fault: (state, at) => faultOf(model, config, seen, state, at, device),
     after: async (state, done) => {
       if (!isSampled(done)) return;
+      beat('other');
       const samples = await withWeights(model, learnt(state), () => drawSamples(seeds.slice(0, 1)));
       await addStepSamples(run, done, samples, sampleEvery);
     },
