@@ -1,7 +1,7 @@
 /** `deft compare` as a user runs it, on a base too small to draw anything. */
 import fs from 'node:fs';
 import os from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { referenceDevice, setDevice } from '@deftjs/tensor';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { saveTinyBase } from '../trainer/tinyBase.ts';
@@ -35,7 +35,7 @@ function compare(name: string, changes: Readonly<Record<string, unknown>> = {}, 
   const file = join(root, `${name}.json`);
   const table = { name, title: 'A table', subjects: ['robot', 'fish'], seeds: [1], common, rows, ...changes };
   fs.writeFileSync(file, JSON.stringify(table));
-  return deft(['compare', file, '--out', root, '--threads', '1'], options);
+  return deft(['compare', file, '--out', relative(process.cwd(), root), '--threads', '1'], options);
 }
 
 type Row = { label: string; runs: Record<string, unknown>[] };
@@ -98,3 +98,17 @@ test.each([
   expect(status).toBe(2);
   expect(fs.existsSync(join(root, 'bad/runs'))).toBe(false);
 });
+
+test('the steps of the rows are timed in turns', async () => {
+  const table = { name: 'steps', title: 'Steps', subjects: ['robot'], seeds: [1], rows };
+  const common = { base, batch_size: 2, device: 'wasm', rank: 2, projector: 'qr' };
+  const file = join(root, 'steps.json');
+  fs.writeFileSync(file, JSON.stringify({ ...table, common }));
+  const timed = await deft(['bench', file, '--out', root, '--rounds', '2', '--against', 'LoRA']);
+  expect(timed.status, timed.text).toBe(0);
+  expect(timed.text).toMatch(/\| DEFT \| [\d,]+ \| \d+ \| \d+\.\d\d \| \d+\.\d \| \d+\.\d\d \|/);
+  expect(timed.text).toMatch(/\| LoRA \| [\d,]+ \| \d+ \| 1\.00 \| \d+\.\d \| 1\.00 \|/);
+  const refused = await deft(['bench', file, '--out', root, '--against', 'PaRa']);
+  expect(refused.status).toBe(2);
+  expect(refused.text).toContain('--against: no row is "PaRa"; expected one of DEFT, LoRA');
+}, 120_000);

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { benchCommand } from './bench.ts';
 import { compareCommand } from './compare.ts';
 import { convertCommand } from './convert.ts';
 import { datasetCommand } from './dataset.ts';
@@ -22,6 +23,7 @@ export const commands: readonly (() => Command)[] = [
   sampleCommand,
   evalCommand,
   compareCommand,
+  benchCommand,
   pretrainCommand,
   inspectCommand,
   convertCommand,

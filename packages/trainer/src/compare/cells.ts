@@ -4,7 +4,7 @@
  * those that its method knows.
  */
 import fs from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { type CompareConfig, isForeignKey, readTrainConfig, type TrainConfig } from '../config/index.ts';
 import { pictureExample } from '../pretrain/tasks.ts';
 import { picturePng } from '../report/index.ts';
@@ -115,7 +115,8 @@ async function writeTopics(
  * The cells of the table, row by row, their files written into the table's folder and every one of them checked.
  * @throws {UserError} naming the row, when a key belongs to the table or a configuration cannot be used
  */
-export async function writeCells(config: CompareConfig, folder: string): Promise<Cell[]> {
+export async function writeCells(config: CompareConfig, place: string): Promise<Cell[]> {
+  const folder = resolve(place); // paths in a file are read from where it lies
   const { seeds, common, rows } = config;
   for (const { label, keys } of [{ label: 'common', keys: common }, ...rows]) {
     const taken = given.find((key) => key in keys);

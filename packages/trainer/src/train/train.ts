@@ -3,13 +3,11 @@ import { performance } from 'node:perf_hooks';
 import { loadState, namedParameters } from '@deftjs/autograd/nn';
 import { diagnose, type LayerDiagnostics } from '@deftjs/deft';
 import { type Device, numel } from '@deftjs/tensor';
-import { openDevice } from '@deftjs/tensor/node';
 import { drawPrompts, withWeights } from '../base/draw.ts';
-import { loadBase } from '../base/folder.ts';
 import type { TextToImage } from '../base/textToImage.ts';
-import { type TrainedFiles, teachWordOf, writeTrained } from '../base/trained.ts';
+import { type TrainedFiles, writeTrained } from '../base/trained.ts';
 import { methodNames, type TrainConfig, writeConfig } from '../config/index.ts';
-import { type ImageFolder, readTrainingData } from '../data/index.ts';
+import type { ImageFolder } from '../data/index.ts';
 import { type Drift, driftOf, evaluateSamples, type PromptSamples } from '../metrics/index.ts';
 import { beat } from '../progress/index.ts';
 import {
@@ -24,133 +22,17 @@ import {
   renderReport,
 } from '../report/index.ts';
 import { type Run, readStepLog } from '../runs/index.ts';
-import { UserError } from '../userError.ts';
-import { fromPlanes, type Picture, subjectWords } from '../world/index.ts';
-import { encodeCaptions, encodePictures } from './encoded.ts';
-import { halveFrozen, recomputeBlocks } from './memory.ts';
-import { applyMethod, settingsInWords, type TrainedPart, trainsText } from './method.ts';
-import { faultOf, firstState, learnt, type StepData, type TrainState, trainStep } from './personalize.ts';
-import { checkBaseFits, checkFits, type Plan, planLines, planTraining } from './plan.ts';
-import { checkPrior, priorPictures } from './priorPictures.ts';
+import { fromPlanes, subjectWords } from '../world/index.ts';
+import { settingsInWords, type TrainedPart } from './method.ts';
+import { faultOf, learnt, type TrainState } from './personalize.ts';
+import { checkFits, planLines } from './plan.ts';
+import { prepare } from './prepare.ts';
 import { addStepSamples, stepsSheet } from './stepSamples.ts';
 import { type Finished, runSteps } from './steps.ts';
 
-/** What is drawn before and after. */
-interface Drawn {
-  readonly prompts: readonly string[];
-  /** The picture that each prompt names; absent where they name none. */
-  readonly inputs?: readonly Picture[];
-}
-
-/** Pictures whose captions are drawn where no prompts are configured and each comes with a picture. */
-const mostInputs = 8;
-
-/** The prompts to draw: those configured, or those of a folder, else the captions of the pictures. */
-async function drawnOf(
-  model: TextToImage,
-  { sampling }: TrainConfig,
-  data: ImageFolder,
-  read: (folder: string) => Promise<ImageFolder>,
-): Promise<Drawn> {
-  const configured = { prompts: sampling.prompts ?? [], other_prompts: sampling.other_prompts };
-  for (const [key, list] of Object.entries(configured)) {
-    for (const prompt of list) {
-      const problem = model.captionProblem(prompt);
-      if (problem) throw new UserError(`sampling.${key}: "${prompt}": ${problem}`, 2);
-    }
-  }
-  if (sampling.prompts) return { prompts: sampling.prompts };
-  const { pictures } = sampling.folder ? await read(sampling.folder) : data;
-  const prompts = pictures.map(({ caption }) => caption);
-  const inputs = pictures.flatMap(({ input }) => (input ? [toPicture(model, input)] : []));
-  if (inputs.length === 0) return { prompts: [...new Set(prompts)] };
-  const most = sampling.folder ? pictures.length : mostInputs;
-  return { prompts: prompts.slice(0, most), inputs: inputs.slice(0, most) };
-}
-
-function toPicture({ pictureSize: size }: TextToImage, planes: Float32Array): Picture {
-  return fromPlanes(planes, size, size);
-}
-
-/** A job whose input has been found right: the adapted model, and everything that its steps take. */
-interface Prepared {
-  readonly model: TextToImage;
-  readonly data: ImageFolder;
-  readonly seen: StepData;
-  readonly drawn: Drawn;
-  readonly device: Device;
-  readonly trained: TrainedPart;
-  readonly first: TrainState;
-  readonly step: ReturnType<typeof trainStep>;
-  readonly plan: Plan;
-}
-
-/**
- * Everything before the first step: what can be wrong with the input is found here, before the run's folder is touched.
- * @param untrained called with the model as the base is, before the method is applied
- * @throws {UserError}
- */
-async function prepare(
-  config: TrainConfig,
-  untrained: (model: TextToImage, drawn: Drawn, device: Device) => Promise<void>,
-): Promise<Prepared> {
-  const freeBytes = process.availableMemory();
-  checkBaseFits(config.base, freeBytes);
-  const model = await loadBase(config.base);
-  model.resize(config.data.resolution);
-  if ('text_encoder' in config && config.text_encoder !== null && model.textEncoders.length === 0) {
-    throw new UserError('text_encoder: the base has no text encoder that can be trained', 2);
-  }
-  await teachWordOf(model, config);
-  const read = (folder: string) =>
-    readTrainingData(folder, {
-      size: model.pictureSize,
-      instancePrompt: config.data.instance_prompt,
-      triggerWord: config.data.trigger_word,
-      captionProblem: (caption, hasInput) => model.captionProblem(caption, hasInput),
-    });
-  const data = await read(config.data.folder);
-  for (const { path, reason } of data.passedOver) console.error(`deft: ${path} is passed over: ${reason}`);
-  const drawn = await drawnOf(model, config, data, read);
-  checkPrior(model, config);
-  const { device, why } = await openDevice(config.device);
-  console.error(`deft: ${why}`);
-  await untrained(model, drawn, device);
-  const prior = await priorPictures(model, config, device);
-  const trained = await applyMethod(model, config, device).catch((error: Error) => {
-    throw new UserError(error.message, 2);
-  });
-  if (config.precision === 'f16') await halveFrozen(model, device);
-  if (config.recompute) recomputeBlocks(model.denoiser);
-  const first = firstState(model, config);
-  const pictures = data.epoch;
-  const { flip, shuffle_captions: shuffles, cache } = config.data;
-  const captions = [...pictures, ...prior].map(({ caption }) => caption);
-  const encodesOnce = model.vae !== null && !trainsText(model) && !shuffles;
-  const seen: StepData = {
-    pictures: await encodePictures(model, pictures, { flip: flip > 0, device, cache }),
-    prior: await encodePictures(model, prior, { flip: false, device, cache }),
-    contexts: encodesOnce ? await encodeCaptions(model, captions, { device, cache }) : null,
-  };
-  const step = trainStep(model, config, seen, device);
-  const plan = await planTraining({
-    config,
-    model,
-    data,
-    prompts: drawn.prompts,
-    seen,
-    trained,
-    first,
-    step,
-    device,
-    freeBytes,
-  });
-  return { model, data, seen, drawn, device, trained, first, step, plan };
-}
-
 /** Prints what a job would do and need, having compiled its step and trained nothing. @throws {UserError} as {@link train} */
 export async function plan(config: TrainConfig): Promise<void> {
-  const prepared = await prepare(config, async () => {});
+  const prepared = await prepare(config);
   console.log(planLines(prepared.plan).join('\n'));
   checkFits(prepared.plan);
 }
