@@ -185,12 +185,37 @@ describe('a unified model', () => {
       objective: model.objective,
     };
     const kinds = Array.from({ length: 40 }, (_, step) => {
-      const { captions, inputs } = instructionBatch(batches, step);
+      const { captions, inputs } = instructionBatch(batches, 0.4, step);
       expect(captions.every((text) => text.includes('<img>') === (inputs !== undefined))).toBe(true);
       return captions.map((text) => /^(canny|depth|the thing in) <img>/.exec(text)?.[1] ?? 'text');
     });
     expect(new Set(kinds.flat())).toEqual(new Set(['text', 'canny', 'depth', 'the thing in']));
   });
+
+  it('reads pictures that are given as those that are drawn, until it is trained', async () => {
+    const { input_image_proj: given, output_image_proj: drawn } = (newModel(config()) as UnifiedModel).transformer
+      .patch_embedding;
+    const numbers = (x: Tensor) => read(x, referenceDevice());
+    expect(await numbers(given.weight.value)).toEqual(await numbers(drawn.weight.value));
+    expect(await numbers(given.bias!.value)).toEqual(await numbers(drawn.bias!.value));
+  });
+
+  it('goes on from the weights of another one, of the same configuration alone', async () => {
+    const started = async (name: string, keys: Readonly<Record<string, unknown>>) => {
+      const job = config({ name, start: join(root, 'tiny/base'), steps: 1, learning_rate: 0, ...keys });
+      const open = planRun({ root, name, mode: 'new', command: 'pretrain' }, job);
+      await pretrain(job, open(), new AbortController().signal);
+      return stateOf(await loadBase(join(root, name, 'base')));
+    };
+    const before = stateOf(await loadBase(join(root, 'tiny/base')));
+    const after = await started('on', {});
+    for (const [name, value] of Object.entries(before)) {
+      const from = name.includes('input_image_proj') ? name.replace('input', 'output') : name;
+      expect(await read(after[name]!), name).toEqual(await read(from === name ? value : before[from]!));
+    }
+    const other = { transformer: { ...config().model.transformer, num_layers: 1 } };
+    await expect(started('other', { model: other })).rejects.toThrow(/start: .*tiny\/base is a model of another/);
+  }, 60_000);
 
   it('names a word that it does not know, and learns none', async () => {
     const model = newModel(config());

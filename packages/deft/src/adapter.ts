@@ -140,7 +140,7 @@ export class LayerAdapter extends Adapter<AdaptedLayer> {
   override delta(x: Tensor, y0: Tensor, layer: AdaptedLayer): Tensor {
     if (this.strength === 0) return zerosLike(y0);
     const seen = this.training ? this.#group.dropped(x, this.#number) : x;
-    return this.#scaled(this.change.apply(seen, y0, linearMapOf(layer)));
+    return this.#scaled(this.change.apply(seen, y0, linearMapOf(layer, seen === x)));
   }
 
   /** What merging adds to the layer's weight: float32, of its shape. */

@@ -18,6 +18,8 @@ export interface LinearMap {
   read(x: Tensor, A: Tensor): Tensor;
   /** B [q, r] applied to r channels at every position. */
   mix(h: Tensor, B: Tensor): Tensor;
+  /** W0 as a matrix [m, n] where y0 is W0 of the x that is read, in float32; null where it is not. */
+  readonly weight: Tensor | null;
 }
 
 /** The layer's weight as a matrix [m, n]. */
@@ -26,17 +28,23 @@ export function matrixShape(weight: Shape): readonly [number, number] {
 }
 
 // Factors are float32; activations may be narrower and decide the type of the product.
-const overFeatures: LinearMap = {
+const overFeatures: Omit<LinearMap, 'weight'> = {
   read: (x, A) => linear(x, cast(A, x.dtype)),
   mix: (h, B) => linear(h, cast(B, h.dtype)),
 };
 
-/** The layer's two products. */
-export function linearMapOf(layer: AdaptedLayer): LinearMap {
-  if (layer instanceof Linear) return overFeatures;
-  const kernel = layer.weight.shape.slice(1);
+/**
+ * The layer's two products.
+ * @param whole whether x is read as the layer has it: no entry of it was dropped
+ */
+export function linearMapOf(layer: AdaptedLayer, whole = true): LinearMap {
+  const { value: W0 } = layer.weight;
+  const weight = whole && W0.dtype === 'f32' ? reshape(W0, matrixShape(W0.shape)) : null;
+  if (layer instanceof Linear) return { ...overFeatures, weight };
+  const kernel = W0.shape.slice(1);
   return {
     read: (x, A) => conv2d(x, cast(reshape(A, [A.shape[0]!, ...kernel]), x.dtype), null, layer.options),
     mix: (h, B) => conv2d(h, cast(reshape(B, [...B.shape, 1, 1]), h.dtype)),
+    weight,
   };
 }

@@ -1,5 +1,5 @@
 import type { z } from 'zod';
-import { choice, deviceNames, list, rate, real, runName, section, seed, text, whole } from './fields.ts';
+import { choice, deviceNames, folder, list, rate, real, runName, section, seed, text, whole } from './fields.ts';
 
 const downBlocks = ['DownBlock2D', 'CrossAttnDownBlock2D'] as const;
 const upBlocks = ['UpBlock2D', 'CrossAttnUpBlock2D'] as const;
@@ -49,6 +49,8 @@ const unifiedModel = section({ transformer });
 
 const shared = {
   name: runName(),
+  // A model of the same configuration whose weights training starts from.
+  start: folder().nullable().default(null),
   steps: whole(1, 100_000_000).default(30_000),
   minutes: real(0, 100_000, { above: true }).nullable().default(null),
   batch_size: whole(1, 4096).default(32),
@@ -80,7 +82,12 @@ const shared = {
 };
 
 const worldSchema = section({ ...shared, model: worldModel.prefault({}) });
-const unifiedSchema = section({ ...shared, model: unifiedModel });
+const unifiedSchema = section({
+  ...shared,
+  model: unifiedModel,
+  // How many of the batches are captions without a picture; the tasks with pictures share the rest.
+  text_share: real(0, 1).default(0.4),
+});
 
 /** A `deft pretrain` job with every default filled in. */
 export type PretrainConfig = z.output<typeof worldSchema> | z.output<typeof unifiedSchema>;

@@ -32,7 +32,7 @@ export function readTrainConfig(path: string, overrides: readonly string[] = [])
  * @throws {UserError} exit status 2, one line for each problem with the place in the file
  */
 export function readPretrainConfig(path: string, overrides: readonly string[] = []): PretrainConfig {
-  return readConfig(path, overrides, { schema: pretrainSchema, folders: [], misplaced: () => null });
+  return readConfig(path, overrides, { schema: pretrainSchema, folders: ['start'], misplaced: () => null });
 }
 
 /**
@@ -156,7 +156,7 @@ function resolveFolder(config: unknown, keys: readonly string[], from: string): 
   const key = keys.at(-1)!;
   const written = section?.[key] as string | null | undefined;
   if (!section || typeof written !== 'string') return; // an optional one that is not given
-  section[key] = (key === 'base' ? shippedModel(written) : null) ?? resolve(from, written);
+  section[key] = (key === 'base' || key === 'start' ? shippedModel(written) : null) ?? resolve(from, written);
 }
 
 /** One line for each thing that is wrong, in the order of the schema. */

@@ -26,11 +26,11 @@ export interface WorldBatches {
 
 const plain = { sampling: null, minSnrGamma: null, offset: 0 } as const;
 
-/** How often a batch has a task without pictures, the world's captions; the tasks with pictures share the rest. */
-const textShare = 0.4;
-
-/** The batch of a step of a model that reads pictures: one task for all of it, since their sequences differ in length. */
-export function instructionBatch(batches: WorldBatches, step: number): Batch {
+/**
+ * The batch of a step of a model that reads pictures: one task for all of it, since their sequences differ in length.
+ * @param textShare how often it is the task without pictures, the world's captions; those with pictures share the rest
+ */
+export function instructionBatch(batches: WorldBatches, textShare: number, step: number): Batch {
   const draw = draws(batches.seed ^ 0x7a5c, step);
   return draw.chance(textShare)
     ? worldBatch(batches, step)

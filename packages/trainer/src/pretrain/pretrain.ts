@@ -1,6 +1,7 @@
 /** Training a base model from scratch on the picture world. */
+import { isDeepStrictEqual } from 'node:util';
 import { valueAndGrad } from '@deftjs/autograd';
-import { initialize, setTraining, stateOf, trainableState, withState } from '@deftjs/autograd/nn';
+import { initialize, loadState, setTraining, stateOf, trainableState, withState } from '@deftjs/autograd/nn';
 import { adamW, clipByGlobalNorm, cosine, movingAverage, warmup } from '@deftjs/autograd/optim';
 import {
   alias,
@@ -15,7 +16,7 @@ import {
 } from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
 import { drawPrompts, withWeights } from '../base/draw.ts';
-import { saveBase } from '../base/folder.ts';
+import { loadBase, saveBase } from '../base/folder.ts';
 import { UnifiedModel } from '../base/unified.ts';
 import { WorldModel } from '../base/world.ts';
 import type { PretrainConfig } from '../config/index.ts';
@@ -26,6 +27,7 @@ import { type BatchTensors, batchTensors, errorsOf } from '../train/batch.ts';
 import { guarded } from '../train/finite.ts';
 import { averageDecay } from '../train/rates.ts';
 import { runSteps, type Taken } from '../train/steps.ts';
+import { UserError } from '../userError.ts';
 import { instructionVocabulary, maxTokens, vocabulary } from '../world/index.ts';
 import { instructionBatch, worldBatch } from './batches.ts';
 import { taskSheet } from './taskSheet.ts';
@@ -89,7 +91,10 @@ function pretrainStep(model: Pretrained, config: PretrainConfig, device: Device)
       objective: model.objective,
       size,
     };
-    const drawn = (model.readsPictures ? instructionBatch : worldBatch)(batches, step);
+    const drawn =
+      'text_share' in config
+        ? instructionBatch(batches, config.text_share, step)
+        : worldBatch(batches, step);
     const batch = batchTensors(drawn, model);
     const decay = averageDecay(config.ema_decay, step);
     const learningRate = schedule(step);
@@ -110,11 +115,37 @@ function learningRates(config: PretrainConfig): (step: number) => number {
 /** What pretraining makes. */
 export type Pretrained = WorldModel | UnifiedModel;
 
-/** The model that a configuration describes, with its first weights. */
+/** The model that a configuration describes, with weights of its seed. */
 export function newModel({ model, seed }: PretrainConfig): Pretrained {
   const built = 'transformer' in model ? unifiedModel(model) : worldModel(model);
   initialize(built, seed);
+  if (built instanceof UnifiedModel) readAsDrawn(built);
   return built;
+}
+
+/** Takes the weights of a model of the same configuration. @throws {UserError} */
+async function startFrom(model: Pretrained, folder: string): Promise<void> {
+  const before = await loadBase(folder);
+  const isAlike =
+    before.constructor === model.constructor &&
+    isDeepStrictEqual((before as Pretrained).config, jsonOf(model.config));
+  if (!isAlike) throw new UserError(`start: ${folder} is a model of another configuration`, 2);
+  loadState(model, stateOf(before));
+  if (model instanceof UnifiedModel) readAsDrawn(model);
+}
+
+function jsonOf(config: unknown): unknown {
+  return JSON.parse(JSON.stringify(config));
+}
+
+/**
+ * Lets pictures that are given be read at first as those that are drawn, so that what attends from patch to patch finds them.
+ * From unrelated projections 5,000 steps did not teach a model of 6 layers to look at them; from equal ones 100 do.
+ */
+function readAsDrawn({ transformer: { patch_embedding: patches } }: UnifiedModel): void {
+  const { input_image_proj: given, output_image_proj: drawn } = patches;
+  given.weight.value = drawn.weight.value;
+  given.bias!.value = drawn.bias!.value;
 }
 
 function worldModel({ unet, text_encoder, block_size: blockSize }: Extract<Parts, { unet: unknown }>) {
@@ -177,6 +208,7 @@ export async function pretrain(config: PretrainConfig, run: Run, signal: AbortSi
   const { device, why } = await openDevice(config.device);
   console.error(`deft: ${why}`);
   const model = newModel(config);
+  if (config.start !== null) await startFrom(model, config.start);
   const began = performance.now();
   const isOutOfTime = (): boolean =>
     config.minutes !== null && performance.now() - began > 60_000 * config.minutes;
