@@ -1,5 +1,17 @@
 import type { z } from 'zod';
-import { choice, deviceNames, folder, list, rate, real, runName, section, seed, text, whole } from './fields.ts';
+import {
+  choice,
+  deviceNames,
+  folder,
+  list,
+  rate,
+  real,
+  runName,
+  section,
+  seed,
+  text,
+  whole,
+} from './fields.ts';
 
 const downBlocks = ['DownBlock2D', 'CrossAttnDownBlock2D'] as const;
 const upBlocks = ['UpBlock2D', 'CrossAttnUpBlock2D'] as const;
