@@ -348,8 +348,12 @@ describe('layerGeometry and conceptAngles', () => {
 
   it('find an adapter at angle zero to itself', async () => {
     await trained(deft({ rank: 2, projector: 'qr' }), 'one', ['a']);
-    const [row] = await conceptAngles(model, 'one', 'one');
+    const one = { module: model, adapterName: 'one' };
+    const [row] = await conceptAngles(one, one);
     expect(row!.path).toBe('a');
     expect(Math.max(...row!.angles)).toBeLessThan(1e-6);
+    await trained(deft({ rank: 2, projector: 'qr' }), 'two', ['b']);
+    expect(await conceptAngles(one, { module: model, adapterName: 'two' })).toEqual([]); // no layer has both
+    await expect(conceptAngles(one, { module: new Linear(3, 3) })).rejects.toThrow('"default"');
   });
 });

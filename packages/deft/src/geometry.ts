@@ -113,21 +113,28 @@ export interface ConceptAngles {
   readonly angles: readonly number[];
 }
 
+/** An adapter of some name on the layers of a module. */
+export interface AdapterPlace {
+  readonly module: Module;
+  /** Default "default". */
+  readonly adapterName?: string;
+}
+
 /**
- * The principal angles between the directions of two adapters, on every layer that has both.
+ * The principal angles between the directions of two adapters, on every layer that has both: two concepts on one model, or
+ * one adapter before and after training.
  * @throws Error when no layer has one of them
  */
 export async function conceptAngles(
-  module: Module,
-  first: string,
-  second: string,
+  first: AdapterPlace,
+  second: AdapterPlace,
   device?: Device,
 ): Promise<ConceptAngles[]> {
-  const others = new Map(
-    requireAdapters('conceptAngles', module, second).map(({ path, adapter }) => [path, adapter]),
-  );
+  const of = ({ module, adapterName = 'default' }: AdapterPlace) =>
+    requireAdapters('conceptAngles', module, adapterName);
+  const others = new Map(of(second).map(({ path, adapter }) => [path, adapter]));
   const rows: ConceptAngles[] = [];
-  for (const { path, adapter } of requireAdapters('conceptAngles', module, first)) {
+  for (const { path, adapter } of of(first)) {
     const other = others.get(path);
     const [a, b] = [directionsOf(adapter.change), other && directionsOf(other.change)];
     if (a && b) rows.push({ path, angles: await principalAngles(a, b, device) });

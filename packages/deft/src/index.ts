@@ -87,6 +87,7 @@ export {
   type StoredLayer,
 } from './files/storedAdapter.ts';
 export {
+  type AdapterPlace,
   type ConceptAngles,
   conceptAngles,
   type LayerGeometry,

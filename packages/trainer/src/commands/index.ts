@@ -3,6 +3,7 @@ import { benchCommand } from './bench.ts';
 import { compareCommand } from './compare.ts';
 import { convertCommand } from './convert.ts';
 import { datasetCommand } from './dataset.ts';
+import { diagnoseCommand } from './diagnose.ts';
 import { doctorCommand } from './doctor.ts';
 import { evalCommand } from './eval.ts';
 import { inspectCommand } from './inspect.ts';
@@ -26,6 +27,7 @@ export const commands: readonly (() => Command)[] = [
   benchCommand,
   pretrainCommand,
   inspectCommand,
+  diagnoseCommand,
   convertCommand,
   mergeCommand,
   datasetCommand,
