@@ -18,28 +18,41 @@ export type Pullback<V> = (step: Step<V>, cotangent: V) => readonly (V | null)[]
 export type Pushforward<V> = (step: Step<V>, tangents: readonly (V | null)[]) => V | null;
 
 /**
- * Cotangents of all values that the seeds depend on, from the seeds' own: each step is visited once, last first.
+ * Cotangents of all values that the seeds depend on, from the seeds' own: each step is visited once, last first, when
+ * everything that reaches its output has arrived.
  *
  * @param steps in the order computed: a step's inputs are outputs of earlier steps, or leaves
  * @param seeds cotangents of some values
+ * @param total the sum of at least two cotangents that arrived at one value, in the order of arrival
  */
 export function backpropagate<V>(
   steps: readonly Step<V>[],
   seeds: ReadonlyMap<V, V>,
   pullback: Pullback<V>,
-  add: (a: V, b: V) => V,
+  total: (arrived: readonly V[]) => V,
 ): Map<V, V> {
-  const cotangents = new Map(seeds);
+  const arrivals = new Map(Array.from(seeds, ([value, seed]) => [value, [seed]]));
+  const cotangents = new Map<V, V>();
+  const settle = (value: V): V | undefined => {
+    const arrived = arrivals.get(value);
+    if (arrived === undefined) return undefined; // nothing that was asked for depends on it
+    const cotangent = arrived.length === 1 ? arrived[0]! : total(arrived);
+    cotangents.set(value, cotangent);
+    arrivals.delete(value);
+    return cotangent;
+  };
   for (const step of steps.toReversed()) {
-    const cotangent = cotangents.get(step.output);
-    if (cotangent === undefined) continue; // nothing that was asked for depends on this step
+    const cotangent = settle(step.output);
+    if (cotangent === undefined) continue;
     pullback(step, cotangent).forEach((arriving, i) => {
       if (arriving === null) return;
       const input = step.inputs[i]!;
-      const before = cotangents.get(input);
-      cotangents.set(input, before === undefined ? arriving : add(before, arriving));
+      const before = arrivals.get(input);
+      if (before) before.push(arriving);
+      else arrivals.set(input, [arriving]);
     });
   }
+  for (const value of [...arrivals.keys()]) settle(value);
   return cotangents;
 }
 

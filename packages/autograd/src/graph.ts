@@ -1,6 +1,7 @@
 /** The part of a tensor graph that lies between variables and results, as steps for the engine. */
-import { add, apply, type Op, type Tensor } from '@deftjs/tensor';
+import { apply, type Op, type Tensor } from '@deftjs/tensor';
 import { backpropagate, type Pullback, pushForward, type Step } from './engine.ts';
+import { total } from './total.ts';
 
 /**
  * Applied ops that depend on a variable and that a result depends on, each after its inputs. Everything else is a
@@ -57,7 +58,7 @@ export function pullBack(
   const dependent = new Set([...variables, ...steps.map((step) => step.output)]);
   const pullback: Pullback<Tensor> = (step, dy) =>
     through(step, dy).map((dx, i) => (dependent.has(step.inputs[i]!) ? dx : null));
-  return backpropagate(steps, seeds, pullback, add);
+  return backpropagate(steps, seeds, pullback, total);
 }
 
 /** Tangents of everything that the results depend on. */

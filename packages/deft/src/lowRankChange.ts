@@ -4,14 +4,16 @@
  *     delta(W0)    = Q A - L T^T W0                       W0 [m, n]   Q, L, T [m, r]   A [r, n]               (1)
  *     apply(x, y0) = (x A^T) Q^T - (y0 T) L^T                                                                 (2)
  *                  = (x A^T - y0 T) Q^T                   where L is Q                                        (3)
- *                  = (x (A - T^T W0)^T) Q^T               for many rows of x                                  (4)
+ *     c = -y0 T:     T- = -y0^T c- = -W0 (c-^T x)^T       since y0 = x W0^T                                   (4)
  *
- * LoRA writes only, PaRa removes only, DEFT does both. Cost of (3) for each row of x: r (n + 2 m) multiply-adds, and y0 is
- * kept for the derivative by T. (4) costs r (n + m) as LoRA does and r m n once, and keeps what LoRA keeps and r x n numbers: it
- * is taken from n rows on. T may be the identity: then L is m x m.
+ * LoRA writes only, PaRa removes only, DEFT does both. Cost of (3) for each row of x: r (n + 2 m) multiply-adds. By the right
+ * side of (4) no y0 is kept for the derivative, and c-^T x is the derivative of A by (3): a step keeps what one of LoRA keeps,
+ * and factors r x n. It takes r m n multiply-adds in place of r m for each row, so that it is for n rows and more. T
+ * may be the identity: then L is m x m.
  */
-import { cast, matmul, neg, reshape, sub, type Tensor, transpose } from '@deftjs/tensor';
-import { matrixShape } from './linearMap.ts';
+import { customVjp, vjp } from '@deftjs/autograd';
+import { add, cast, matmul, neg, reshape, type Tensor, transpose, zeros } from '@deftjs/tensor';
+import { type LinearMap, matrixShape } from './linearMap.ts';
 import type { WeightChange } from './parametrization.ts';
 
 /** Q A. */
@@ -31,6 +33,23 @@ export interface LowRankChange extends WeightChange {
   readonly removed: Removed | null;
 }
 
+/** c of (4), with the derivative that is cheaper. */
+function taken(x: Tensor, y0: Tensor, T: Tensor, map: LinearMap): Tensor {
+  const { weight } = map;
+  const c = (y: Tensor, right: Tensor): Tensor => neg(map.mix(y, transpose(right)));
+  const [m, n] = weight?.shape ?? [];
+  if (!weight || y0.size / m! < n!) return c(y0, T);
+  const c4 = customVjp(
+    (y, right) => c(y!, right!),
+    (dc, _c, _y, right, input, W0) => {
+      const none = zeros([right!.shape[1]!, n!]);
+      const dA = vjp<[Tensor], Tensor>((A) => map.read(input!, A), none).pullback(dc)[0];
+      return [c(dc, transpose(right!)), neg(matmul(W0!, transpose(dA))), null, null];
+    },
+  );
+  return c4(y0, T, x, weight);
+}
+
 /** The change that writes, removes or does both: at least one of them is given. */
 export function lowRankChange(written: Written | null, removed: Removed | null): LowRankChange {
   // (1) and (2) differ in how r channels come about and how they are spread over the outputs, and in nothing else.
@@ -40,41 +59,30 @@ export function lowRankChange(written: Written | null, removed: Removed | null):
     spread: (channels: Tensor, columns: Tensor) => Tensor,
   ): Tensor {
     if (!removed) return spread(write(written!.rows), written!.basis);
-    const taken = remove(removed.right);
-    if (!written) return neg(spread(taken, removed.left));
+    const lost = remove(removed.right);
+    if (!written) return spread(lost, removed.left);
     const put = write(written.rows);
-    if (written.basis === removed.left) return spread(sub(put, taken), written.basis); // (3)
-    return sub(spread(put, written.basis), spread(taken, removed.left));
+    if (written.basis === removed.left) return spread(add(put, lost), written.basis); // (3)
+    return add(spread(put, written.basis), spread(lost, removed.left));
   }
-  /** By what reads and removes as one [r, n]: A - T^T W0. */
-  const folded = (W0: Tensor, spread: (rows: Tensor, columns: Tensor) => Tensor): Tensor =>
-    combine(
-      (rows) => rows,
-      (right) => (right ? matmul(transpose(right), W0) : W0),
-      spread,
-    );
   return {
     written,
     removed,
     delta(W0) {
       const matrix = reshape(cast(W0, 'f32'), matrixShape(W0.shape));
-      return reshape(
-        folded(matrix, (rows, columns) => matmul(columns, rows)),
-        W0.shape,
+      const change = combine(
+        (rows) => rows,
+        (right) => neg(right ? matmul(transpose(right), matrix) : matrix),
+        (channels, columns) => matmul(columns, channels),
       );
+      return reshape(change, W0.shape);
     },
-    apply(x, y0, map) {
-      const { weight } = map;
-      const [m, n] = weight?.shape ?? [];
-      if (weight && removed?.right && y0.size / m! >= n!) {
-        return folded(weight, (rows, columns) => map.mix(map.read(x, rows), columns)); // (4)
-      }
-      return combine(
+    apply: (x, y0, map) =>
+      combine(
         (rows) => map.read(x, rows),
-        (right) => (right ? map.mix(y0, transpose(right)) : y0),
+        (right) => (right ? taken(x, y0, right, map) : neg(y0)),
         (channels, columns) => map.mix(channels, columns),
-      );
-    },
+      ),
     tensors: [
       ...(written ? [written.basis, written.rows] : []),
       ...(removed ? [removed.left, ...(removed.right ? [removed.right] : [])] : []),

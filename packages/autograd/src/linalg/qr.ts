@@ -122,8 +122,8 @@ export function orthonormalBasis(A: Tensor): Tensor {
 }
 
 /**
- * `orthonormalBasis` of each matrix [m, n]. All of one shape are decomposed as one batch, in as many kernels as one,
- * and each has derivatives of its own.
+ * `orthonormalBasis` of each matrix [m, n]. All of one shape are decomposed as one batch, in as many kernels as one, and so
+ * are their derivatives.
  * @throws as `orthonormalBasis`
  */
 export function orthonormalBases(matrices: readonly Tensor[]): Tensor[] {
@@ -135,11 +135,12 @@ export function orthonormalBases(matrices: readonly Tensor[]): Tensor[] {
   });
   const bases = new Array<Tensor>(matrices.length);
   for (const members of batches.values()) {
-    const A = stack(members.map((i) => stopGradient(matrices[i]!))); // [L, ..., m, n]
-    const Q = basisOf(A);
-    const inverse = inverseFactor(Q, A); // nothing that is only evaluated depends on it
+    const A = stack(members.map((i) => matrices[i]!)); // [L, ..., m, n]
+    const constant = stopGradient(A);
+    const value = basisOf(constant);
+    const Q = basisWithRule(A, value, inverseFactor(value, constant));
     members.forEach((member, i) => {
-      bases[member] = basisWithRule(matrices[member]!, entry(Q, i), entry(inverse, i));
+      bases[member] = entry(Q, i);
     });
   }
   return bases;
