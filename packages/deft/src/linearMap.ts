@@ -35,13 +35,13 @@ const overFeatures: Omit<LinearMap, 'weight'> = {
 
 /**
  * The layer's two products.
- * @param whole whether x is read as the layer has it: no entry of it was dropped
+ * @param whole whether x is read as the layer has it, and the layer has its weight: no entry of x was dropped
  */
 export function linearMapOf(layer: AdaptedLayer, whole = true): LinearMap {
-  const { value: W0 } = layer.weight;
-  const weight = whole && W0.dtype === 'f32' ? reshape(W0, matrixShape(W0.shape)) : null;
+  const W0 = whole ? layer.weight.value : null;
+  const weight = W0?.dtype === 'f32' ? reshape(W0, matrixShape(W0.shape)) : null;
   if (layer instanceof Linear) return { ...overFeatures, weight };
-  const kernel = W0.shape.slice(1);
+  const kernel = layer.weight.shape.slice(1);
   return {
     read: (x, A) => conv2d(x, cast(reshape(A, [A.shape[0]!, ...kernel]), x.dtype), null, layer.options),
     mix: (h, B) => conv2d(h, cast(reshape(B, [...B.shape, 1, 1]), h.dtype)),

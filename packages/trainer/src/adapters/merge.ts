@@ -171,7 +171,7 @@ async function largestDifference(
     const x = randomNormal([part.length, path.length], [4, n]);
     const outputs = (weight: Tensor): Tensor => matmul(x, transpose(reshape(weight, [m, n])));
     const y0 = outputs(W0);
-    const wanted = await read(add(y0, change.apply(x, y0, linearMapOf(new Linear(n, m)))), device);
+    const wanted = await read(add(y0, change.apply(x, y0, linearMapOf(new Linear(n, m), false))), device);
     const found = await read(outputs(await readWeight(again.parts[part]!, path)), device);
     const difference = relativeDifference(found, wanted);
     const bound = outputBound[writtenType(own.weights.info(`${path}.weight`).dtype)] ?? 1e-4;
