@@ -70,6 +70,12 @@ export function readRecipe(path: string): Recipe {
   return refuse(`its recipe cannot be used: ${key.join('.')}: ${message}`);
 }
 
+/** The recipe inside a picture, null where there is none. @throws {UserError} when there is one that cannot be used */
+export function recipeIn(path: string): Recipe | null {
+  if (!path.toLowerCase().endsWith('.png')) return null;
+  return pngText(fs.readFileSync(path), keyword) === null ? null : readRecipe(path);
+}
+
 /** SHA-256 of a model's weights with their paths and shapes, in the order of the paths. */
 export async function fingerprint(model: TextToImage): Promise<string> {
   const hash = createHash('sha256');

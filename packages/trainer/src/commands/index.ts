@@ -11,6 +11,7 @@ import { mergeCommand } from './merge.ts';
 import { planCommand } from './plan.ts';
 import { pretrainCommand } from './pretrain.ts';
 import { sampleCommand } from './sample.ts';
+import { scoreCommand } from './score.ts';
 import { trainCommand } from './train.ts';
 import { verifyCommand } from './verify.ts';
 
@@ -23,6 +24,7 @@ export const commands: readonly (() => Command)[] = [
   planCommand,
   sampleCommand,
   evalCommand,
+  scoreCommand,
   compareCommand,
   benchCommand,
   pretrainCommand,

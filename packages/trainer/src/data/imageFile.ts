@@ -1,5 +1,6 @@
 /** PNG, JPEG and WebP files as pictures of the size a model sees. */
-import type { Metadata } from 'sharp';
+import type { RgbPicture } from '@deftjs/models';
+import type { Metadata, Sharp } from 'sharp';
 
 /** Refused above this many pixels: a file of a few hundred kilobytes can claim gigabytes. */
 const maxPixels = 50_000_000;
@@ -21,23 +22,36 @@ export function imageFormat(bytes: Uint8Array): 'png' | 'jpeg' | 'webp' | null {
  * @throws {Error} with a reason in words when the bytes cannot be used
  */
 export async function decodeImage(bytes: Uint8Array, size: number): Promise<Float32Array> {
+  const image = await openImage(bytes, size);
+  const { pixels } = await rgbOf(
+    image.resize(size, size, { fit: 'cover', position: 'centre', kernel: 'lanczos3' }),
+  );
+  return planesOf(pixels, size * size);
+}
+
+/** An image as it is, for an encoder's own processor. @throws {Error} as {@link decodeImage} */
+export async function decodePicture(bytes: Uint8Array): Promise<RgbPicture> {
+  return rgbOf(await openImage(bytes, 0));
+}
+
+/** The image, upright and without transparency. */
+async function openImage(bytes: Uint8Array, size: number): Promise<Sharp> {
   if (bytes.length === 0) throw new Error('the file is empty');
   if (imageFormat(bytes) === null) throw new Error('not a PNG, JPEG or WebP image');
   const { default: sharp } = await import('sharp'); // here, because loading it takes longer than most commands run
   const image = sharp(bytes, { failOn: 'warning', limitInputPixels: maxPixels });
   checkMetadata(await reason(image.metadata()), size);
-  const pixels = await reason(
-    image
-      .autoOrient()
-      .flatten({ background: '#ffffff' })
-      .resize(size, size, { fit: 'cover', position: 'centre', kernel: 'lanczos3' })
-      .toColourspace('srgb')
-      .raw({ depth: 'uchar' })
-      .toBuffer({ resolveWithObject: true }),
-  );
-  const { channels } = pixels.info;
+  return image.autoOrient().flatten({ background: '#ffffff' });
+}
+
+async function rgbOf(image: Sharp): Promise<RgbPicture> {
+  const raw = image.toColourspace('srgb').raw({ depth: 'uchar' }).toBuffer({ resolveWithObject: true });
+  const {
+    data,
+    info: { width, height, channels },
+  } = await reason(raw);
   if (channels !== 3) throw new Error(`internal: decoded to ${channels} channels instead of 3`);
-  return planesOf(pixels.data, size * size);
+  return { width, height, pixels: new Uint8Array(data.buffer, data.byteOffset, data.length) };
 }
 
 function checkMetadata({ width, height, pages }: Metadata, size: number): void {

@@ -1,6 +1,7 @@
 /** Measurements on samples, with their uncertainty. */
 export { type CannyOptions, canny, edgeF1 } from './canny.ts';
 export { type Condition, conditionOf, conditions, depthsOf } from './condition.ts';
+export { alignment, type Features, likeness, openPictureEncoder, type PictureEncoder } from './encoder.ts';
 export { type Estimate, estimate, formatEstimate, median } from './estimate.ts';
 export {
   type Comparison,
