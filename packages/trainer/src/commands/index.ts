@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { adviseCommand } from './advise.ts';
 import { benchCommand } from './bench.ts';
 import { compareCommand } from './compare.ts';
 import { convertCommand } from './convert.ts';
@@ -22,6 +23,7 @@ import { verifyCommand } from './verify.ts';
 export const commands: readonly (() => Command)[] = [
   trainCommand,
   planCommand,
+  adviseCommand,
   sampleCommand,
   evalCommand,
   scoreCommand,

@@ -84,12 +84,20 @@ export interface StepData {
   readonly contexts: Contexts | null;
 }
 
-/** Loss and gradient of one batch of each set, as functions of the weights and the key of dropout. */
-function lossOf(model: TextToImage, priorWeight: number) {
-  const losses = (batches: readonly BatchTensors[]): Tensor =>
-    batches
-      .map((batch, i) => mul(mean(errorsOf(model, batch)), i === 0 ? 1 : priorWeight))
-      .reduce((sum, term) => add(sum, term)); // (1)
+/** (1) of one batch of each set, with the model's present weights. */
+export function lossOfBatches(
+  model: TextToImage,
+  { prior }: TrainConfig,
+  batches: readonly BatchTensors[],
+): Tensor {
+  return batches
+    .map((batch, i) => mul(mean(errorsOf(model, batch)), i === 0 ? 1 : (prior?.weight ?? 0)))
+    .reduce((sum, term) => add(sum, term));
+}
+
+/** The loss of one batch of each set, as a function of the weights and the key of dropout. */
+function lossOf(model: TextToImage, config: TrainConfig) {
+  const losses = (batches: readonly BatchTensors[]): Tensor => lossOfBatches(model, config, batches);
   return (weights: Weights, batches: readonly BatchTensors[], dropped: Tensor): Tensor =>
     withState(model, weights, () => withDropout(model, dropped, () => losses(batches)));
 }
@@ -123,7 +131,7 @@ function updateOf(config: TrainConfig) {
 export function trainStep(model: TextToImage, config: TrainConfig, data: StepData, device: Device) {
   setTraining(model, true);
   const parts = config.gradient_accumulation;
-  const loss = lossOf(model, config.prior?.weight ?? 0);
+  const loss = lossOf(model, config);
   const update = updateOf(config);
   const rates = learningRates(config);
   const start: Weights = config.decay_towards === 'start' ? treeMap(alias, trainableState(model)) : {};
@@ -210,7 +218,7 @@ function dropoutKey(seed: number, k: number): Tensor {
 }
 
 /** Batch k of each set. */
-function batchesOf(
+export function batchesOf(
   model: TextToImage,
   config: TrainConfig,
   { pictures, prior, contexts }: StepData,
@@ -250,7 +258,7 @@ export async function faultOf(
   step: number,
   device: Device,
 ): Promise<string> {
-  const loss = lossOf(model, config.prior?.weight ?? 0);
+  const loss = lossOf(model, config);
   for (let k = step * config.gradient_accumulation; k < (step + 1) * config.gradient_accumulation; k += 1) {
     const batches = batchesOf(model, config, data, k);
     const run = () => loss(weights, batches, dropoutKey(config.seed, k));

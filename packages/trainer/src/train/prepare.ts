@@ -5,7 +5,7 @@ import { loadBase } from '../base/folder.ts';
 import type { TextToImage } from '../base/textToImage.ts';
 import { teachWordOf } from '../base/trained.ts';
 import type { TrainConfig } from '../config/index.ts';
-import { type ImageFolder, readTrainingData } from '../data/index.ts';
+import { type ImageFolder, readTrainingData, type TrainingData } from '../data/index.ts';
 import { UserError } from '../userError.ts';
 import { fromPlanes, type Picture } from '../world/index.ts';
 import { encodeCaptions, encodePictures } from './encoded.ts';
@@ -65,15 +65,18 @@ export interface Prepared {
   readonly plan: Plan;
 }
 
-/**
- * Everything before the first step: what can be wrong with the input is found here, before the run's folder is touched.
- * @param untrained called with the model as the base is, before the method is applied
- * @throws {UserError}
- */
-export async function prepare(
-  config: TrainConfig,
-  untrained: (model: TextToImage, drawn: Drawn, device: Device) => Promise<void> = async () => {},
-): Promise<Prepared> {
+/** What a job reads before anything is trained or drawn. */
+export interface OpenedJob {
+  readonly model: TextToImage;
+  readonly data: TrainingData;
+  readonly drawn: Drawn;
+  readonly device: Device;
+  /** Of this machine, before the job took any. */
+  readonly freeBytes: number;
+}
+
+/** The base and the data of a job, and the device it runs on. @throws {UserError} for what is wrong with any of them */
+export async function openJob(config: TrainConfig): Promise<OpenedJob> {
   const freeBytes = process.availableMemory();
   checkBaseFits(config.base, freeBytes);
   const model = await loadBase(config.base);
@@ -95,6 +98,36 @@ export async function prepare(
   checkPrior(model, config);
   const { device, why } = await openDevice(config.device);
   console.error(`deft: ${why}`);
+  return { model, data, drawn, device, freeBytes };
+}
+
+/** The pictures and captions as the steps take them: encoded once where the model stores them so. */
+export async function encodeData(
+  config: TrainConfig,
+  { model, data, device }: Pick<OpenedJob, 'model' | 'data' | 'device'>,
+  prior: Awaited<ReturnType<typeof priorPictures>>,
+): Promise<StepData> {
+  const pictures = data.epoch;
+  const { flip, shuffle_captions: shuffles, cache } = config.data;
+  const captions = [...pictures, ...prior].map(({ caption }) => caption);
+  const encodesOnce = model.vae !== null && !trainsText(model) && !shuffles;
+  return {
+    pictures: await encodePictures(model, pictures, { flip: flip > 0, device, cache }),
+    prior: await encodePictures(model, prior, { flip: false, device, cache }),
+    contexts: encodesOnce ? await encodeCaptions(model, captions, { device, cache }) : null,
+  };
+}
+
+/**
+ * Everything before the first step: what can be wrong with the input is found here, before the run's folder is touched.
+ * @param untrained called with the model as the base is, before the method is applied
+ * @throws {UserError}
+ */
+export async function prepare(
+  config: TrainConfig,
+  untrained: (model: TextToImage, drawn: Drawn, device: Device) => Promise<void> = async () => {},
+): Promise<Prepared> {
+  const { model, data, drawn, device, freeBytes } = await openJob(config);
   await untrained(model, drawn, device);
   const prior = await priorPictures(model, config, device);
   const trained = await applyMethod(model, config, device).catch((error: Error) => {
@@ -103,27 +136,10 @@ export async function prepare(
   if (config.precision === 'f16') await halveFrozen(model, device);
   if (config.recompute) recomputeBlocks(model.denoiser);
   const first = firstState(model, config);
-  const pictures = data.epoch;
-  const { flip, shuffle_captions: shuffles, cache } = config.data;
-  const captions = [...pictures, ...prior].map(({ caption }) => caption);
-  const encodesOnce = model.vae !== null && !trainsText(model) && !shuffles;
-  const seen: StepData = {
-    pictures: await encodePictures(model, pictures, { flip: flip > 0, device, cache }),
-    prior: await encodePictures(model, prior, { flip: false, device, cache }),
-    contexts: encodesOnce ? await encodeCaptions(model, captions, { device, cache }) : null,
-  };
+  const seen = await encodeData(config, { model, data, device }, prior);
   const step = trainStep(model, config, seen, device);
-  const plan = await planTraining({
-    config,
-    model,
-    data,
-    prompts: drawn.prompts,
-    seen,
-    trained,
-    first,
-    step,
-    device,
-    freeBytes,
-  });
+  const { prompts } = drawn;
+  const job = { config, model, data, prompts, seen, trained, first, step, device, freeBytes };
+  const plan = await planTraining(job);
   return { model, data, seen, drawn, device, trained, first, step, plan };
 }
