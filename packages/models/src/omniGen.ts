@@ -124,6 +124,8 @@ export function readOmniGenConfig(json: JsonConfig): OmniGenConfig {
   return config;
 }
 
+type Positions = readonly (readonly number[])[] | Tensor;
+
 export interface OmniGenInputs {
   /** Noisy latents [B, Z, H, W]. */
   readonly sample: Tensor;
@@ -140,8 +142,8 @@ export interface OmniGenInputs {
   readonly places?: Tensor;
   /** Which tokens a token attends to: bool [B, N, N]. */
   readonly mask: Tensor;
-  /** The positions of the N tokens: one list for each of the batch, or one for all. */
-  readonly positions: readonly (readonly number[])[];
+  /** The positions of the N tokens: one list for each of the batch, or one for all; or, all below N, i32 [B, N]. */
+  readonly positions: Positions;
 }
 
 export class OmniGenTransformer2DModel extends Module {
@@ -185,10 +187,11 @@ export class OmniGenTransformer2DModel extends Module {
     const outputs = grid[0] * grid[1];
     const [batch, words] = ids.shape as [number, number];
     const total = words + 1 + outputs;
-    if (mask.shape.join() !== [batch, total, total].join() || positions.some((row) => row.length !== total)) {
+    const placed = 'shape' in positions ? [positions.shape[1] ?? 0] : positions.map((row) => row.length);
+    if (mask.shape.join() !== [batch, total, total].join() || placed.some((length) => length !== total)) {
       throw new ShapeError(
         `omniGen: expected a mask [${batch}, ${total}, ${total}] and ${total} positions; got ` +
-          `${formatShape(mask.shape)} and ${positions.map((row) => row.length)}`,
+          `${formatShape(mask.shape)} and ${placed}`,
       );
     }
     const waves = timestepEmbedding(times, timeWidth, { flipSinToCos, frequencyShift });
@@ -228,7 +231,13 @@ export class OmniGenTransformer2DModel extends Module {
    * where s is how far the longest sequence goes beyond the short one (LongRoPE, section 3.3). diffusers turns all rows
    * of a batch by the positions of the first; here every row has its own, which is what the model was trained with.
    */
-  private rotation(positions: readonly (readonly number[])[]): RotaryTable {
+  private rotation(positions: Positions): RotaryTable {
+    if ('shape' in positions) {
+      const all = this.rotation([Array.from({ length: positions.shape[1]! }, (_, i) => i)]); // [1, 1, N, D / 2]
+      const turned = (table: Tensor): Tensor =>
+        unsqueeze(gather(reshape(table, table.shape.slice(2)), positions), 1);
+      return { cos: turned(all.cos), sin: turned(all.sin) }; // [B, 1, N, D / 2]
+    }
     const { base, shortFactors, longFactors, shortLength, longestLength } = this.config.rope;
     const longest = positions.reduce((most, row) => row.reduce((a, n) => Math.max(a, n + 1), most), 0);
     const factors = longest > shortLength ? longFactors : shortFactors;

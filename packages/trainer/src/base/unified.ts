@@ -9,11 +9,12 @@ import {
   flowMatchEuler,
   guided,
   guidedByPictures,
+  type Instruction,
   type JsonConfig,
   OmniGenTransformer2DModel,
   repeated,
 } from '@deftjs/models';
-import { evaluate, type Tensor, treeLeaves } from '@deftjs/tensor';
+import { evaluate, type Tensor, tensor, treeLeaves } from '@deftjs/tensor';
 import { denoisingErrors, type Objective, timeReversedFlow } from '../diffusion/objective.ts';
 import { UserError } from '../userError.ts';
 import {
@@ -37,8 +38,26 @@ type Seen = {
   readonly ids: Tensor;
   readonly places: Tensor;
   readonly mask: Tensor;
+  readonly positions: Tensor;
   readonly inputs?: Tensor;
 };
+
+/**
+ * The rotary positions of all tokens, i32 [B, N]. They count only by their differences, so that rows of less padding need none
+ * of their own; a patch of a given picture has that of the drawn patch in its place, as OminiControl found best where one
+ * follows the other (arXiv 2411.15098, section 3.2): what looks near by sees both.
+ */
+function positionsOf(instructions: readonly Instruction[], length: number, patches: number): Tensor {
+  const total = length + 1 + patches;
+  const positions = new Int32Array(instructions.length * total).map((_, i) => i % total);
+  for (const [row, { ids, images }] of instructions.entries()) {
+    for (const { start, tokens } of images) {
+      const first = row * total + (length - ids.length) + start;
+      for (let i = 0; i < tokens; i += 1) positions[first + i] = length + 1 + i;
+    }
+  }
+  return tensor(positions, [instructions.length, total], 'i32');
+}
 
 export class UnifiedModel extends TextToImage {
   readonly transformer: OmniGenTransformer2DModel;
@@ -100,7 +119,13 @@ export class UnifiedModel extends TextToImage {
     const read = instructions.map((text) => tokenizeInstruction(text, patches));
     const length = maxInstructionWords + 2 + (inputs ? this.#patches : 0); // <start> and <end>
     const { ids, places, mask } = batchInstructions(read, this.#patches, length);
-    return { ids, places, mask, ...(inputs && { inputs }) };
+    return {
+      ids,
+      places,
+      mask,
+      positions: positionsOf(read, length, this.#patches),
+      ...(inputs && { inputs }),
+    };
   }
 
   override get readsPictures(): boolean {
@@ -112,12 +137,9 @@ export class UnifiedModel extends TextToImage {
     return seen;
   }
 
-  /** Rotary positions count only by their differences, so rows of less padding need none of their own. */
   readonly #velocity: Denoiser<Seen> = (sample, times, { inputs, ...seen }) => {
-    const total = seen.mask.shape[1]!;
-    const positions = [Array.from({ length: total }, (_, i) => i)];
     const images = inputs ? [inputs] : [];
-    return this.transformer.forward({ sample, times, ...seen, images, positions });
+    return this.transformer.forward({ sample, times, ...seen, images });
   };
 
   errors({ stored: pictures, noise, levels, context }: StoredBatch<Seen>): Tensor {
