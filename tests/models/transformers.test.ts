@@ -460,3 +460,29 @@ describe('T5', () => {
     expect(t5Weights(source).names).toEqual(names);
   });
 });
+
+describe('positions of OmniGen', () => {
+  it('are the same as lists and as a tensor, each row with its own', async () => {
+    const model = new OmniGenTransformer2DModel(omniGenConfig);
+    initialize(model, 2);
+    const shared = {
+      sample: filled(1, 2, 4, 4, 6),
+      times: tensor([0.25, 0.5]),
+      ids: some(1, 23, 2, 9),
+      mask: less(zeros([2, 16, 16]), 1),
+    };
+    const lists = [range(16), [0, 0, ...range(14)]];
+    const listed = model.forward({ ...shared, positions: lists });
+    const positions = tensor(Int32Array.from(lists.flat()), [2, 16]);
+    const [first, second, other] = await valuesOf(
+      listed,
+      model.forward({ ...shared, positions }),
+      model.forward({ ...shared, positions: [range(16)] }),
+    );
+    expect(second).toEqual(first);
+    expect(other).not.toEqual(first);
+    expect(() => model.forward({ ...shared, positions: tensor(Int32Array.of(0, 1), [1, 2]) })).toThrow(
+      /16 positions; got .* and 2/,
+    );
+  });
+});

@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import { dirname, join } from 'node:path';
 import { stateOf } from '@deftjs/autograd/nn';
-import { read, referenceDevice, setDevice, type Tensor } from '@deftjs/tensor';
+import { read, referenceDevice, setDevice, type Tensor, tensor } from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
 import { readPretrainConfig } from '@deftjs/trainer';
 import fc from 'fast-check';
@@ -191,6 +191,30 @@ describe('a unified model', () => {
       return captions.map((text) => /^(canny|depth|the thing in) <img>/.exec(text)?.[1] ?? 'text');
     });
     expect(new Set(kinds.flat())).toEqual(new Set(['text', 'canny', 'depth', 'the thing in']));
+  });
+
+  it('gives each patch of a given picture the position of the drawn patch in its place', async () => {
+    const model = newModel(config()) as UnifiedModel;
+    const captions = ['canny', 'depth'].map((task, i) =>
+      instructionOf(task as 'canny', ['a red star', ''][i]!),
+    );
+    const { ids, places, positions, mask } = model.tokenize(
+      captions,
+      tensor(new Float32Array(2 * 768), [2, 3, 16, 16]),
+    );
+    const numbers = async (x: Tensor) => [...(await read(x, referenceDevice()))] as number[];
+    const [length, total] = [ids.shape[1]!, mask.shape[1]!];
+    const [where, at] = [await numbers(places), await numbers(positions)];
+    for (const row of [0, 1]) {
+      const own = at.slice(row * total, (row + 1) * total);
+      expect(own.slice(length)).toEqual(Array.from({ length: total - length }, (_, i) => length + i));
+      const given = own.filter((_, i) => i < length && where[row * length + i]! >= 2 * length);
+      expect(given).toEqual(own.slice(length + 1));
+      const words = own.flatMap((n, i) =>
+        i < length && where[row * length + i]! < 2 * length ? [[n, i]] : [],
+      );
+      for (const [n, i] of words) expect(n).toBe(i);
+    }
   });
 
   it('reads pictures that are given as those that are drawn, until it is trained', async () => {
