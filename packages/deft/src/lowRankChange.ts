@@ -8,8 +8,8 @@
  *
  * LoRA writes only, PaRa removes only, DEFT does both. Cost of (3) for each row of x: r (n + 2 m) multiply-adds. By the right
  * side of (4) no y0 is kept for the derivative, and c-^T x is the derivative of A by (3): a step keeps what one of LoRA keeps,
- * and factors r x n. It takes r m n multiply-adds in place of r m for each row, so that it is for n rows and more. T
- * may be the identity: then L is m x m.
+ * and factors r x n. It takes r m n multiply-adds once in place of r m for each of b rows, which is r / b of the layer's own b m n:
+ * not worth it for few rows. T may be the identity: then L is m x m.
  */
 import { customVjp, vjp } from '@deftjs/autograd';
 import { add, cast, matmul, neg, reshape, type Tensor, transpose, zeros } from '@deftjs/tensor';
@@ -33,12 +33,15 @@ export interface LowRankChange extends WeightChange {
   readonly removed: Removed | null;
 }
 
-/** c of (4), with the derivative that is cheaper. */
+/** Rows of x, relative to n, from which on the memory of y0 is worth the right side of (4). */
+const fewRows = 1 / 8;
+
+/** c of (4). */
 function taken(x: Tensor, y0: Tensor, T: Tensor, map: LinearMap): Tensor {
   const { weight } = map;
   const c = (y: Tensor, right: Tensor): Tensor => neg(map.mix(y, transpose(right)));
   const [m, n] = weight?.shape ?? [];
-  if (!weight || y0.size / m! < n!) return c(y0, T);
+  if (!weight || y0.size / m! < fewRows * n!) return c(y0, T);
   const c4 = customVjp(
     (y, right) => c(y!, right!),
     (dc, _c, _y, right, input, W0) => {
