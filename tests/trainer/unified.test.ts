@@ -10,6 +10,7 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { drawPrompts } from '../../packages/trainer/src/base/draw.ts';
 import { loadBase, saveBase } from '../../packages/trainer/src/base/folder.ts';
+import { openModel } from '../../packages/trainer/src/base/open.ts';
 import { UnifiedModel } from '../../packages/trainer/src/base/unified.ts';
 import { planRun } from '../../packages/trainer/src/commands/jobRun.ts';
 import { conditionOf, conditions, edgeF1 } from '../../packages/trainer/src/metrics/index.ts';
@@ -23,6 +24,9 @@ import {
   instructionTokenOf,
   maxInstructionWords,
   pictureTasks,
+  renderScene,
+  type Scene,
+  sampleScene,
   tokenizeInstruction,
   tokenOf,
 } from '../../packages/trainer/src/world/index.ts';
@@ -258,6 +262,28 @@ describe('a unified model', () => {
       /model\.transformer: expected a patch_size that divides picture_size/,
     );
   });
+});
+
+describe('the shipped unified model', () => {
+  it('draws a thing in the colour of the one that it is given', async () => {
+    const { device } = await openDevice('wasm');
+    const model = await openModel('world-unified', device);
+    const [single] = Array.from({ length: 50 }, (_, i) => sampleScene(1, i)).filter(
+      ({ count }) => count === 1,
+    );
+    const scene: Scene = { ...single!, shape: 'circle', size: 'big', texture: 'plain' };
+    const hues = [];
+    for (const colour of ['red', 'blue'] as const) {
+      const input = renderScene({ ...scene, colour, background: 'white' }, 32);
+      const prompts = [instructionOf('reference', 'in the middle of a black background')];
+      const options = { seeds: [1, 2], steps: 8, guidanceScale: 3, device };
+      const [row] = await drawPrompts(model, { prompts, inputs: [input], ...options });
+      const channel = (c: number) =>
+        row!.pictures.flatMap(({ data }) => [...data.filter((_, i) => i % 3 === c)]).reduce((a, b) => a + b);
+      hues.push(channel(0) - channel(2));
+    }
+    expect(hues[0]).toBeGreaterThan(hues[1]!);
+  }, 60_000);
 });
 
 /** A folder of examples of a task, and a base to train on it. */
