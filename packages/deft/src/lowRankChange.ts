@@ -42,7 +42,7 @@ function taken(x: Tensor, y0: Tensor, T: Tensor, map: LinearMap): Tensor {
   const c = (y: Tensor, right: Tensor): Tensor => neg(map.mix(y, transpose(right)));
   const [m, n] = weight?.shape ?? [];
   if (!weight || y0.size / m! < fewRows * n!) return c(y0, T);
-  const c4 = customVjp(
+  const thrifty = customVjp(
     (y, right) => c(y!, right!),
     (dc, _c, _y, right, input, W0) => {
       const none = zeros([right!.shape[1]!, n!]);
@@ -50,7 +50,7 @@ function taken(x: Tensor, y0: Tensor, T: Tensor, map: LinearMap): Tensor {
       return [c(dc, transpose(right!)), neg(matmul(W0!, transpose(dA))), null, null];
     },
   );
-  return c4(y0, T, x, weight);
+  return thrifty(y0, T, x, weight);
 }
 
 /** The change that writes, removes or does both: at least one of them is given. */

@@ -1,4 +1,5 @@
 /** Decompositions of matrices [..., m, n] as differentiable functions, batched over leading axes. */
+export { inBatches } from './batches.ts';
 export { type Eigen, eigh } from './eigh.ts';
 export { eighOnHost, qrOnHost, svdOnHost, symmetricEigen } from './host.ts';
 export { type NonNegativeFactors, nmf } from './nmf.ts';

@@ -34,8 +34,6 @@ import {
   ShapeError,
   sqrt,
   square,
-  squeeze,
-  stack,
   stopGradient,
   sub,
   sum,
@@ -46,6 +44,7 @@ import {
   where,
 } from '@deftjs/tensor';
 import { withJvp } from '../custom.ts';
+import { inBatches } from './batches.ts';
 import { expectFewColumns } from './matrix.ts';
 import { solveTriangular } from './triangular.ts';
 
@@ -128,27 +127,7 @@ export function orthonormalBasis(A: Tensor): Tensor {
  */
 export function orthonormalBases(matrices: readonly Tensor[]): Tensor[] {
   for (const A of matrices) expectTall(A);
-  const batches = new Map<string, number[]>();
-  matrices.forEach(({ shape, dtype }, i) => {
-    const kind = `${dtype}${formatShape(shape)}`;
-    batches.set(kind, [...(batches.get(kind) ?? []), i]);
-  });
-  const bases = new Array<Tensor>(matrices.length);
-  for (const members of batches.values()) {
-    const A = stack(members.map((i) => matrices[i]!)); // [L, ..., m, n]
-    const constant = stopGradient(A);
-    const value = basisOf(constant);
-    const Q = basisWithRule(A, value, inverseFactor(value, constant));
-    members.forEach((member, i) => {
-      bases[member] = entry(Q, i);
-    });
-  }
-  return bases;
-}
-
-/** Matrix i of a batch [L, m, n]. */
-function entry(batch: Tensor, i: number): Tensor {
-  return squeeze(narrow(batch, 0, i, 1), 0);
+  return inBatches(matrices, orthonormalBasis);
 }
 
 /**

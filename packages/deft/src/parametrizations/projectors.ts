@@ -13,7 +13,7 @@
  */
 import {
   cholesky,
-  orthonormalBases,
+  inBatches,
   orthonormalBasis,
   polarFactor,
   solveTriangular,
@@ -22,15 +22,11 @@ import {
 import {
   add,
   div,
-  formatShape,
   matmul,
   mul,
-  narrow,
   relu,
   type Shape,
   sqrt,
-  squeeze,
-  stack,
   type Tensor,
   transpose,
   unsqueeze,
@@ -186,30 +182,10 @@ export function projectorOf(name: ProjectorName, scaling: ProjectorScaling): Pro
 
 /** The projection of every theta. Those of one shape are computed as one batch, in as many kernels as one. */
 export function projectAll(projector: Projector, thetas: readonly Theta[]): readonly Projection[] {
-  if (projector === qr) return orthonormalBases(thetas.map(({ deft_P }) => deft_P!)).map(orthogonal);
   if (!projector.decomposes) return thetas.map((theta) => projector.project(theta));
-  const batches = new Map<string, number[]>();
-  thetas.forEach(({ deft_P: P }, i) => {
-    const kind = `${P!.dtype}${formatShape(P!.shape)}`;
-    batches.set(kind, [...(batches.get(kind) ?? []), i]);
+  const directions = thetas.map(({ deft_P }) => deft_P!);
+  return inBatches(directions, (deft_P) => {
+    const { basis, left, right } = projector.project({ deft_P });
+    return { basis, left, right: right! };
   });
-  const projections = new Array<Projection>(thetas.length);
-  for (const members of batches.values()) {
-    const together = projector.project({ deft_P: stack(members.map((i) => thetas[i]!.deft_P!)) });
-    const parts = new Map([...new Set(Object.values(together))].map((x) => [x, entries(x as Tensor)]));
-    members.forEach((member, i) => {
-      const part = (x: Tensor): Tensor => parts.get(x)![i]!; // what was one tensor stays one
-      projections[member] = {
-        basis: part(together.basis),
-        left: part(together.left),
-        right: part(together.right!),
-      };
-    });
-  }
-  return projections;
-}
-
-/** The matrices of a batch [L, m, n]. */
-function entries(batch: Tensor): Tensor[] {
-  return Array.from({ length: batch.shape[0]! }, (_, i) => squeeze(narrow(batch, 0, i, 1), 0));
 }

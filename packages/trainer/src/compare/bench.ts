@@ -36,7 +36,7 @@ const warmups = 2;
 /**
  * Takes steps of every row on its first subject and seed. A round takes one of each row in turn, so that whatever else the
  * machine does hits all of them.
- * @throws {UserError} as `deft train`, or when no row has the label to measure by
+ * @throws {UserError} as `deft train`
  */
 export async function stepCosts(
   config: CompareConfig,
@@ -68,7 +68,7 @@ export async function stepCosts(
   }
 }
 
-/** Prints the costs as a table. @throws {UserError} */
+/** Prints the costs as a table. @throws {UserError} as {@link stepCosts}, or when no row has the label to measure by */
 export async function bench(config: CompareConfig, request: BenchRequest): Promise<void> {
   const { rounds, command } = request;
   const against = request.against ?? config.rows[0]!.label;

@@ -64,20 +64,15 @@ export async function adviceFor(config: TrainConfig, request: AdviceRequest): Pr
   try {
     const signals = await probe(task, probeSteps);
     using trials = trialsOf(task);
-    const start = countedStarts(trials.start);
+    const start = (candidate: Candidate) => {
+      console.error(`deft: trying ${candidate.name} at rank ${candidate.rank}`);
+      return trials.start(candidate);
+    };
     return await advise({ signals, probeSteps, ranks, steps, share, start });
   } catch (error) {
     if (error instanceof RangeError) throw new UserError(error.message, 2);
     throw error;
   }
-}
-
-/** The same, saying what is tried. */
-function countedStarts<R>(start: (candidate: Candidate) => Promise<R>) {
-  return (candidate: Candidate): Promise<R> => {
-    console.error(`deft: trying ${candidate.name} at rank ${candidate.rank}`);
-    return start(candidate);
-  };
 }
 
 /** Prints the reasons and the keys to train with. @throws as {@link adviceFor} */

@@ -97,9 +97,8 @@ export function lossOfBatches(
 
 /** The loss of one batch of each set, as a function of the weights and the key of dropout. */
 function lossOf(model: TextToImage, config: TrainConfig) {
-  const losses = (batches: readonly BatchTensors[]): Tensor => lossOfBatches(model, config, batches);
   return (weights: Weights, batches: readonly BatchTensors[], dropped: Tensor): Tensor =>
-    withState(model, weights, () => withDropout(model, dropped, () => losses(batches)));
+    withState(model, weights, () => withDropout(model, dropped, () => lossOfBatches(model, config, batches)));
 }
 
 /** What a step takes from outside: nothing of it is built into the compiled program. */

@@ -8,6 +8,7 @@ import type { TrainConfig } from '../config/index.ts';
 import { type ImageFolder, readTrainingData, type TrainingData } from '../data/index.ts';
 import { UserError } from '../userError.ts';
 import { fromPlanes, type Picture } from '../world/index.ts';
+import type { Captioned } from './dataset.ts';
 import { encodeCaptions, encodePictures } from './encoded.ts';
 import { halveFrozen, recomputeBlocks } from './memory.ts';
 import { applyMethod, type TrainedPart, trainsText } from './method.ts';
@@ -105,7 +106,7 @@ export async function openJob(config: TrainConfig): Promise<OpenedJob> {
 export async function encodeData(
   config: TrainConfig,
   { model, data, device }: Pick<OpenedJob, 'model' | 'data' | 'device'>,
-  prior: Awaited<ReturnType<typeof priorPictures>>,
+  prior: readonly Captioned[],
 ): Promise<StepData> {
   const pictures = data.epoch;
   const { flip, shuffle_captions: shuffles, cache } = config.data;
