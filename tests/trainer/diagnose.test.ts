@@ -3,7 +3,6 @@ import fs from 'node:fs';
 import os from 'node:os';
 import { join } from 'node:path';
 import { referenceDevice, setDevice } from '@deftjs/tensor';
-import { openDevice } from '@deftjs/tensor/node';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { planRun } from '../../packages/trainer/src/commands/jobRun.ts';
@@ -37,10 +36,8 @@ afterAll(() => {
 });
 
 describe('deft diagnose', () => {
-  const diagnosed = async (name: string, other: string | null = null) => {
-    const { device } = await openDevice('wasm');
-    return diagnoseRun(run(name), { other: other && run(other), device });
-  };
+  const diagnosed = (name: string, other: string | null = null) =>
+    diagnoseRun(run(name), { other: other && run(other), device: 'wasm' });
 
   it('finds projectors of the rank, directions that moved, and angles in degrees', async () => {
     const layers = await diagnosed('qr', 'still');

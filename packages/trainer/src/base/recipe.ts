@@ -51,29 +51,30 @@ export function withRecipe(png: Uint8Array, recipe: Recipe): Uint8Array {
 
 /** The recipe inside a PNG file. @throws {UserError} when the file holds none that can be used */
 export function readRecipe(path: string): Recipe {
+  if (!fs.existsSync(path)) throw new UserError(`${path}: no such file`, 2);
+  const recipe = recipeIn(path, fs.readFileSync(path));
+  if (recipe === null) throw new UserError(`${path}: the picture holds no recipe of deft sample`, 2);
+  return recipe;
+}
+
+/** The recipe in the bytes of a PNG file, null where there is none. @throws {UserError} as {@link readRecipe} */
+export function recipeIn(path: string, png: Uint8Array): Recipe | null {
   const refuse = (problem: string): never => {
     throw new UserError(`${path}: ${problem}`, 2);
   };
-  if (!fs.existsSync(path)) return refuse('no such file');
   let written: string | null;
   let parsed: unknown;
   try {
-    written = pngText(fs.readFileSync(path), keyword);
+    written = pngText(png, keyword);
     parsed = JSON.parse(written ?? 'null');
   } catch (error) {
     return refuse((error as Error).message);
   }
-  if (written === null) return refuse('the picture holds no recipe of deft sample');
+  if (written === null) return null;
   const checked = recipeSchema.safeParse(parsed);
   if (checked.success) return checked.data;
   const { path: key, message } = checked.error.issues[0]!;
   return refuse(`its recipe cannot be used: ${key.join('.')}: ${message}`);
-}
-
-/** The recipe inside a picture, null where there is none. @throws {UserError} when there is one that cannot be used */
-export function recipeIn(path: string): Recipe | null {
-  if (!path.toLowerCase().endsWith('.png')) return null;
-  return pngText(fs.readFileSync(path), keyword) === null ? null : readRecipe(path);
 }
 
 /** SHA-256 of a model's weights with their paths and shapes, in the order of the paths. */

@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import { join, parse } from 'node:path';
 import type { RgbPicture } from '@deftjs/models';
-import { decodePicture } from '../data/index.ts';
+import { decodePicture, isImageName, readSidecar } from '../data/index.ts';
 import {
   alignment,
   type Estimate,
@@ -44,18 +44,15 @@ interface ScoredPicture {
 /** The pictures of a folder, with the prompt of their recipe or the text file of their name. @throws {UserError} */
 async function readPictures(folder: string): Promise<ScoredPicture[]> {
   if (!fs.existsSync(folder)) throw new UserError(`${folder}: no such folder`, 2);
-  const names = fs.readdirSync(folder).filter((name) => /\.(png|jpe?g|webp)$/i.test(name));
+  const names = fs.readdirSync(folder).filter(isImageName);
   if (names.length === 0) throw new UserError(`${folder}: no PNG, JPEG or WebP pictures are here`, 2);
   const pictures: ScoredPicture[] = [];
   const problems: string[] = [];
   for (const name of names.sort()) {
     const path = join(folder, name);
     try {
-      pictures.push({
-        name,
-        picture: await decodePicture(fs.readFileSync(path)),
-        caption: captionOf(path),
-      });
+      const bytes = fs.readFileSync(path);
+      pictures.push({ name, picture: await decodePicture(bytes), caption: await captionOf(path, bytes) });
     } catch (error) {
       problems.push(`${path}: ${(error as Error).message}`);
     }
@@ -64,12 +61,12 @@ async function readPictures(folder: string): Promise<ScoredPicture[]> {
   return pictures;
 }
 
-function captionOf(path: string): string | null {
-  const recipe = recipeIn(path);
+async function captionOf(path: string, bytes: Uint8Array): Promise<string | null> {
+  const { dir, name, ext } = parse(path);
+  const recipe = ext.toLowerCase() === '.png' ? recipeIn(path, bytes) : null;
   if (recipe?.kind === 'picture') return recipe.prompts[0]!;
-  const { dir, name } = parse(path);
-  const text = join(dir, `${name}.txt`);
-  return fs.existsSync(text) ? fs.readFileSync(text, 'utf8').trim() : null;
+  const text = `${name}.txt`;
+  return fs.existsSync(join(dir, text)) ? readSidecar(fs.realpathSync(dir), text) : null;
 }
 
 /** What the encoder says of the pictures: CLIP-T where all have captions, likeness and distance where real ones are given. */

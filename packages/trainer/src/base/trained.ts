@@ -46,9 +46,17 @@ function adaptedParts(model: TextToImage, config: TrainConfig): [folder: string,
 }
 
 /** Teaches the base the word that the job names, if its method has one. @throws {UserError} as `teachWord` */
-export async function teachWordOf(model: TextToImage, config: TrainConfig): Promise<void> {
+async function teachWordOf(model: TextToImage, config: TrainConfig): Promise<void> {
   if (!('word' in config) || config.word === null) return;
   await model.teachWord(config.word, config.initial_word, config.vectors);
+}
+
+/** The base of a job as its steps find it: at the job's resolution, with the word it names. @throws {UserError} */
+export async function openBaseOf(config: TrainConfig): Promise<TextToImage> {
+  const model = await loadBase(config.base);
+  model.resize(config.data.resolution);
+  await teachWordOf(model, config);
+  return model;
 }
 
 /** What was written. */
@@ -122,9 +130,7 @@ export async function openTrained(
     if (!fs.existsSync(path)) throw new UserError(`${path}: missing; has the run ended?`, 2);
     return fs.readFileSync(path);
   };
-  const model = await loadBase(config.base);
-  model.resize(config.data.resolution);
-  await teachWordOf(model, config);
+  const model = await openBaseOf(config);
   const loadWords = async (word: string): Promise<void> => {
     const name = `adapter/${learnedEmbeds}`;
     const { [word]: vectors } = await readLearnedEmbeds(join(run, name), bytes(name));

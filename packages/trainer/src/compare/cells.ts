@@ -6,6 +6,7 @@
 import fs from 'node:fs';
 import { join, resolve } from 'node:path';
 import { type CompareConfig, isForeignKey, readTrainConfig, type TrainConfig } from '../config/index.ts';
+import type { Condition } from '../metrics/index.ts';
 import { pictureExample } from '../pretrain/tasks.ts';
 import { picturePng } from '../report/index.ts';
 import { makeFolder, writeFileAtomically } from '../runs/index.ts';
@@ -62,7 +63,7 @@ const worlds = { training: 0x7ea1, heldOut: 0x4e1d } as const;
 /** Examples of a task with their inputs. */
 async function writeExamples(
   folder: string,
-  task: 'canny' | 'depth',
+  task: Condition,
   world: number,
   count: number,
   size: number,

@@ -1,6 +1,6 @@
 /** The table that a comparison ends with, as Markdown and as numbers. */
 import type { CompareConfig } from '../config/index.ts';
-import { type conditions, type Evaluation, estimate, median } from '../metrics/index.ts';
+import { type Condition, type Evaluation, estimate, median } from '../metrics/index.ts';
 import { version } from '../version.ts';
 import { type Cell, measuredBy } from './cells.ts';
 
@@ -15,7 +15,7 @@ const columns: Readonly<
   drift: ({ drift }, side) => drift && (side === 'base' ? 0 : drift.change.mean),
 };
 
-function conditionScore(task: keyof typeof conditions, { condition }: Evaluation, side: 'base' | 'adapted') {
+function conditionScore(task: Condition, { condition }: Evaluation, side: 'base' | 'adapted') {
   return condition?.task === task ? condition.score[side].mean : null;
 }
 

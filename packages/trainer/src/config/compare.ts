@@ -1,9 +1,10 @@
 import { z } from 'zod';
+import type { Condition } from '../metrics/index.ts';
 import { subjects } from '../world/subjects.ts';
 import { choice, list, runName, section, seed, text, whole } from './fields.ts';
 
 /** Tasks from picture to picture whose results can be scored. */
-const tasks = ['canny', 'depth'] as const;
+const tasks = ['canny', 'depth'] as const satisfies readonly Condition[];
 
 const keys = () => z.record(z.string(), z.unknown(), { error: 'expected keys of a deft train file' });
 

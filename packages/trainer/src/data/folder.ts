@@ -122,7 +122,8 @@ export async function readImageFolder(folder: string, options: FolderOptions): P
   };
 }
 
-function isImageName(name: string): boolean {
+/** Whether a file is taken for a picture. */
+export function isImageName(name: string): boolean {
   return extensions.has(extname(name).toLowerCase());
 }
 

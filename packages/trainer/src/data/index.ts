@@ -1,4 +1,11 @@
 /** Folders of captioned pictures. */
-export { type FolderOptions, type ImageFolder, readImageFolder, type TrainingPicture } from './folder.ts';
+export { readSidecar } from './captions.ts';
+export {
+  type FolderOptions,
+  type ImageFolder,
+  isImageName,
+  readImageFolder,
+  type TrainingPicture,
+} from './folder.ts';
 export { decodeImage, decodePicture, imageFormat } from './imageFile.ts';
 export { readTrainingData, type TrainingData } from './subsets.ts';

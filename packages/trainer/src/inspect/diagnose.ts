@@ -3,10 +3,9 @@ import fs from 'node:fs';
 import { join } from 'node:path';
 import { type ConceptAngles, conceptAngles, diagnose, layerGeometry } from '@deftjs/deft';
 import type { Device } from '@deftjs/tensor';
-import { loadBase } from '../base/folder.ts';
 import { openNamedDevice } from '../base/open.ts';
 import type { TextToImage } from '../base/textToImage.ts';
-import { openTrained, teachWordOf } from '../base/trained.ts';
+import { openBaseOf, openTrained } from '../base/trained.ts';
 import { readTrainConfig, type TrainConfig } from '../config/index.ts';
 import { chartPng, diagnosisChart, type LayerDiagnosis } from '../report/index.ts';
 import { makeFolder, writeFileAtomically } from '../runs/index.ts';
@@ -32,9 +31,7 @@ function configOf(run: string): TrainConfig {
 
 /** The model of a run before its first step: P where it was drawn. */
 async function atStart(config: TrainConfig, device: Device): Promise<TextToImage> {
-  const model = await loadBase(config.base);
-  model.resize(config.data.resolution);
-  await teachWordOf(model, config);
+  const model = await openBaseOf(config);
   await applyMethod(model, config, device);
   return model;
 }
@@ -52,23 +49,19 @@ function byPath(rows: readonly ConceptAngles[]): (path: string) => number[] | nu
  */
 export async function diagnoseRun(
   run: string,
-  { other, device }: { readonly other: string | null; readonly device: Device },
+  { other, device: deviceName }: Pick<DiagnosisRequest, 'other' | 'device'>,
 ): Promise<LayerDiagnosis[]> {
   const config = configOf(run);
+  const otherConfig = other === null ? null : configOf(other);
+  const device = await openNamedDevice(deviceName);
   const model = await openTrained(run, config, device, 1);
+  const anglesTo = (module: TextToImage) => conceptAngles({ module: model }, { module }, device);
   const numbers = await diagnose(model, undefined, device);
   const geometry = new Map((await layerGeometry(model, undefined, device)).map((row) => [row.path, row]));
-  const hasDirections = 'rank' in config;
-  const toStart = hasDirections
-    ? byPath(await conceptAngles({ module: model }, { module: await atStart(config, device) }, device))
-    : () => null;
-  const otherAngles = async (name: string): Promise<ConceptAngles[]> => {
-    const second = await openTrained(name, configOf(name), device, 1);
-    const angles = await conceptAngles({ module: model }, { module: second }, device);
-    if (angles.length === 0) throw new UserError(`${name}: has no layer in common with ${run}`, 2);
-    return angles;
-  };
-  const toOther = other === null ? () => null : byPath(await otherAngles(other));
+  const toStart = byPath('rank' in config ? await anglesTo(await atStart(config, device)) : []);
+  const others = otherConfig && (await anglesTo(await openTrained(other!, otherConfig, device, 1)));
+  if (others?.length === 0) throw new UserError(`${other}: has no layer in common with ${run}`, 2);
+  const toOther = byPath(others ?? []);
   return numbers.map((layer) => {
     const { anglesToWeight, singularValueShare } = geometry.get(layer.path)!;
     return {
@@ -84,9 +77,7 @@ export async function diagnoseRun(
 /** Writes the diagnosis of a run as JSON and as a drawing, and prints its warnings. @throws as {@link diagnoseRun} */
 export async function diagnoseToFiles(run: string, request: DiagnosisRequest): Promise<void> {
   const { other, out } = request;
-  for (const name of [run, ...(other === null ? [] : [other])]) configOf(name);
-  const device = await openNamedDevice(request.device);
-  const layers = await diagnoseRun(run, { other, device });
+  const layers = await diagnoseRun(run, request);
   const title = other === null ? run : `${run}, beside ${other}`;
   const drawing = await diagnosisChart(layers, title);
   makeFolder(out);

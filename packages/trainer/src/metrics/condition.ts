@@ -22,8 +22,8 @@ export type Condition = keyof typeof conditions;
 
 /** The task of an instruction that is scored so; null for any other. */
 export function conditionOf(instruction: string): Condition | null {
-  const word = /^(\w+) <img>/.exec(instruction)?.[1];
-  return word === 'canny' || word === 'depth' ? word : null;
+  const word = /^(\w+) <img>/.exec(instruction)?.[1] ?? '';
+  return Object.hasOwn(conditions, word) ? (word as Condition) : null;
 }
 
 function edges(given: Picture): Uint8Array {

@@ -1,4 +1,5 @@
 /** One quantity over a run, as a drawing. */
+import { openPlot } from './plot.ts';
 import { escapeXml, fontFamily } from './svg.ts';
 
 /** The value after one optimizer step. */
@@ -46,13 +47,11 @@ export async function curveChart(
   points: readonly CurvePoint[],
   { title, quantity, smooth = true, height = 400, dots = 2000 }: CurveOptions,
 ): Promise<string> {
-  const [Plot, { parseHTML }] = await Promise.all([import('@observablehq/plot'), import('linkedom')]);
+  const { Plot, drawn } = await openPlot();
   const shown = points.filter(({ value }) => Number.isFinite(value) && value > 0);
   const average = smooth ? runningMean(shown, Math.max(1, Math.round(shown.length / 40))) : shown;
   const isWide = average.length > 0 && ratio(average.map(({ value }) => value)) > 5;
-  const { document } = parseHTML('<!doctype html><html><body></body></html>');
   const options = {
-    document,
     width: 800,
     height,
     marginLeft: 60,
@@ -72,12 +71,9 @@ export async function curveChart(
       Plot.line(thin(average, linePoints), { x: 'step', y: 'value', stroke: '#1f4e79', strokeWidth: 2.2 }),
     ],
   };
-  // linkedom's document has what Plot uses, but not the type.
-  const chart = Plot.plot(options as unknown as Parameters<typeof Plot.plot>[0]);
-  chart.setAttribute('xmlns', 'http://www.w3.org/2000/svg');
   const small = [quantity, isWide ? 'logarithmic axis' : undefined].filter(Boolean).join(', ');
   const heading = `<text x="12" y="26" font-size="16" font-weight="bold" text-anchor="start">${escapeXml(title)}<tspan font-weight="normal" font-size="13">  ${escapeXml(small)}</tspan></text>`;
-  return chart.outerHTML.replace(/<\/svg>$/, `${heading}</svg>`);
+  return drawn(options, heading);
 }
 
 /** The loss of one optimizer step. */

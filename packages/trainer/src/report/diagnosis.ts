@@ -1,5 +1,6 @@
 /** What an adapter does to each layer, and where its directions lie, as one drawing: a row for each layer. */
 import type { LayerDiagnostics } from '@deftjs/deft';
+import { openPlot } from './plot.ts';
 import { escapeXml, fontFamily } from './svg.ts';
 
 /** The numbers of a layer. Angles in degrees, smallest first; null where they were not measured. */
@@ -77,19 +78,17 @@ const letter = 6.3; // of the layers' names, at 10 units
  * layer does not have.
  */
 export async function diagnosisChart(layers: readonly LayerDiagnosis[], title: string): Promise<string> {
-  const [Plot, { parseHTML }] = await Promise.all([import('@observablehq/plot'), import('linkedom')]);
-  const { document } = parseHTML('<!doctype html><html><body></body></html>');
+  const { Plot, drawn } = await openPlot();
   const paths = layers.map(({ path }) => path);
   const names = Math.ceil(letter * Math.max(...paths.map(({ length }) => length))) + 16;
   const height = headHeight + rowHeight * layers.length + footHeight;
-  const drawn = panels.map(({ title: heading, scale = {}, series, mark }, i) => {
+  const charts = panels.map(({ title: heading, scale = {}, series, mark }, i) => {
     const dots = series.flatMap(([name, values]) =>
       layers.flatMap((layer) => values(layer).map((value) => ({ name, value, path: layer.path }))),
     );
     const kept = scale.type === 'log' ? dots.filter(({ value }) => value > 0) : dots;
     const left = i === 0 ? names : 12;
     const options = {
-      document,
       width: left + panelWidth,
       height,
       marginLeft: left,
@@ -106,18 +105,15 @@ export async function diagnosisChart(layers: readonly LayerDiagnosis[], title: s
         Plot.dot(kept, { x: 'value', y: 'path', fill: 'name', r: 2.6, fillOpacity: 0.8 }),
       ],
     };
-    // linkedom's document has what Plot uses, but not the type.
-    const chart = Plot.plot(options as unknown as Parameters<typeof Plot.plot>[0]);
-    chart.setAttribute('xmlns', 'http://www.w3.org/2000/svg');
     const legend = series.map(([name], k) => {
-      const y = 46 + 12 * Math.min(k, 2);
+      const y = 46 + 12 * k;
       return `<circle cx="${left + 4}" cy="${y - 3}" r="3" fill="${colors[k]}"/>${label(left + 12, y, name, 10)}`;
     });
     const head = label(left, 30, heading, 12, true) + legend.join('');
-    return { svg: chart.outerHTML.replace(/<\/svg>$/, `${head}</svg>`), width: left + panelWidth };
+    return { svg: drawn(options, head), width: left + panelWidth };
   });
   let x = 0;
-  const placed = drawn.map(({ svg, width }) => {
+  const placed = charts.map(({ svg, width }) => {
     const at = svg.replace('<svg ', `<svg x="${x}" y="24" `);
     x += width;
     return at;

@@ -1,9 +1,8 @@
 /** What stands between a configuration and the first step of its training. */
 import type { Device } from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
-import { loadBase } from '../base/folder.ts';
 import type { TextToImage } from '../base/textToImage.ts';
-import { teachWordOf } from '../base/trained.ts';
+import { openBaseOf } from '../base/trained.ts';
 import type { TrainConfig } from '../config/index.ts';
 import { type ImageFolder, readTrainingData, type TrainingData } from '../data/index.ts';
 import { UserError } from '../userError.ts';
@@ -80,12 +79,10 @@ export interface OpenedJob {
 export async function openJob(config: TrainConfig): Promise<OpenedJob> {
   const freeBytes = process.availableMemory();
   checkBaseFits(config.base, freeBytes);
-  const model = await loadBase(config.base);
-  model.resize(config.data.resolution);
+  const model = await openBaseOf(config);
   if ('text_encoder' in config && config.text_encoder !== null && model.textEncoders.length === 0) {
     throw new UserError('text_encoder: the base has no text encoder that can be trained', 2);
   }
-  await teachWordOf(model, config);
   const read = (folder: string) =>
     readTrainingData(folder, {
       size: model.pictureSize,
