@@ -22,7 +22,12 @@ const maxProblems = 10;
  * @throws {UserError} exit status 2, one line for each problem with the place in the file
  */
 export function readTrainConfig(path: string, overrides: readonly string[] = []): TrainConfig {
-  return readConfig(path, overrides, { schema: trainSchema, folders: trainFolders, misplaced: misplacedKey });
+  return readConfig(path, overrides, {
+    schema: trainSchema,
+    models: ['base'],
+    folders: trainFolders,
+    misplaced: misplacedKey,
+  });
 }
 
 /**
@@ -32,7 +37,12 @@ export function readTrainConfig(path: string, overrides: readonly string[] = [])
  * @throws {UserError} exit status 2, one line for each problem with the place in the file
  */
 export function readPretrainConfig(path: string, overrides: readonly string[] = []): PretrainConfig {
-  return readConfig(path, overrides, { schema: pretrainSchema, folders: ['start'], misplaced: () => null });
+  return readConfig(path, overrides, {
+    schema: pretrainSchema,
+    models: ['start'],
+    folders: [],
+    misplaced: () => null,
+  });
 }
 
 /**
@@ -40,7 +50,12 @@ export function readPretrainConfig(path: string, overrides: readonly string[] = 
  * @throws {UserError} exit status 2, one line for each problem with the place in the file
  */
 export function readCompareConfig(path: string): CompareConfig {
-  return readConfig(path, [], { schema: () => compareSchema, folders: [], misplaced: () => null });
+  return readConfig(path, [], {
+    schema: () => compareSchema,
+    models: [],
+    folders: [],
+    misplaced: () => null,
+  });
 }
 
 /** The configuration as YAML that reads back as the same configuration. */
@@ -74,7 +89,9 @@ function leaves(value: unknown, key: string): Map<string, string> {
 interface Kind<C> {
   /** The schema for a file, which may depend on what is written there. */
   readonly schema: (written: Mapping) => z.ZodType<C>;
-  /** Keys that name folders. */
+  /** Keys that name models: shipped ones by their names, others by their folders. */
+  readonly models: readonly string[];
+  /** Keys that name other folders. */
   readonly folders: readonly string[];
   /** What to say of a key that the file's schema does not know and another does; null for any other. */
   readonly misplaced: (key: string, written: Mapping) => string | null;
@@ -94,10 +111,11 @@ function readConfig<C>(path: string, overrides: readonly string[], kind: Kind<C>
     const lines = problems(result.error.issues, config, kind, path, yaml, set);
     throw new UserError(lines.join('\n'), 2);
   }
-  for (const key of kind.folders) {
-    const keys = key.split('.');
+  for (const key of [...kind.models, ...kind.folders]) {
     const isOverride = set.some((one) => one.keys.join('.') === key);
-    resolveFolder(result.data, keys, isOverride ? process.cwd() : dirname(path));
+    const from = isOverride ? process.cwd() : dirname(path);
+    const find = kind.models.includes(key) ? shippedModel : () => null;
+    resolveFolder(result.data, key.split('.'), (written) => find(written) ?? resolve(from, written));
   }
   return result.data;
 }
@@ -151,12 +169,16 @@ function override(config: Mapping, keys: readonly string[], value: unknown, writ
   section[keys.at(-1)!] = value;
 }
 
-function resolveFolder(config: unknown, keys: readonly string[], from: string): void {
+function resolveFolder(
+  config: unknown,
+  keys: readonly string[],
+  resolved: (written: string) => string,
+): void {
   const section = valueAt(config, keys.slice(0, -1)) as Mapping | null;
   const key = keys.at(-1)!;
   const written = section?.[key] as string | null | undefined;
   if (!section || typeof written !== 'string') return; // an optional one that is not given
-  section[key] = (key === 'base' || key === 'start' ? shippedModel(written) : null) ?? resolve(from, written);
+  section[key] = resolved(written);
 }
 
 /** One line for each thing that is wrong, in the order of the schema. */

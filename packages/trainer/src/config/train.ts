@@ -134,5 +134,5 @@ export function misplacedKey(
     : `the method ${String(method)} has no such key; it belongs to ${users.join(', ')}`;
 }
 
-/** Keys that name folders. */
-export const trainFolders = ['base', 'data.folder', 'prior.folder', 'sampling.folder'] as const;
+/** Keys that name folders, but for those of models. */
+export const trainFolders = ['data.folder', 'prior.folder', 'sampling.folder'] as const;

@@ -126,14 +126,10 @@ async function startFrom(model: Pretrained, folder: string): Promise<void> {
   const before = await loadBase(folder);
   const isAlike =
     before.constructor === model.constructor &&
-    isDeepStrictEqual((before as Pretrained).config, jsonOf(model.config));
+    isDeepStrictEqual((before as Pretrained).config, model.config);
   if (!isAlike) throw new UserError(`start: ${folder} is a model of another configuration`, 2);
   loadState(model, stateOf(before));
   if (model instanceof UnifiedModel) readAsDrawn(model);
-}
-
-function jsonOf(config: unknown): unknown {
-  return JSON.parse(JSON.stringify(config));
 }
 
 /**
