@@ -111,6 +111,12 @@ describe('examples', () => {
     }
   });
 
+  it('of copy are given the picture itself', () => {
+    const { input, target, caption } = pictureExample('copy', 5, 3, 32);
+    expect(input).toEqual(target);
+    expect(instructionOf('copy', caption)).toBe(`<img><|image_1|></img> ${caption}`);
+  });
+
   it('of reference show one thing twice, on another background', () => {
     for (let i = 0; i < 20; i += 1) {
       const { input, target, scene } = pictureExample('reference', 5, i, 32);
@@ -179,7 +185,7 @@ describe('a unified model', () => {
     expect(await drawn(canny, input)).toEqual(guided);
   }, 60_000);
 
-  it('takes batches of one task each, of all four tasks', () => {
+  it('takes batches of one task each, of the tasks that it is told', () => {
     const model = newModel(config());
     const batches = {
       worldSeed: 1,
@@ -190,7 +196,7 @@ describe('a unified model', () => {
       objective: model.objective,
     };
     const kinds = Array.from({ length: 40 }, (_, step) => {
-      const { captions, inputs } = instructionBatch(batches, 0.4, step);
+      const { captions, inputs } = instructionBatch(batches, 0.4, ['canny', 'depth', 'reference'], step);
       expect(captions.every((text) => text.includes('<img>') === (inputs !== undefined))).toBe(true);
       return captions.map((text) => /^(canny|depth|the thing in) <img>/.exec(text)?.[1] ?? 'text');
     });

@@ -1,4 +1,5 @@
 import type { z } from 'zod';
+import { pictureTasks } from '../world/index.ts';
 import {
   choice,
   deviceNames,
@@ -99,6 +100,7 @@ const unifiedSchema = section({
   model: unifiedModel,
   // How many of the batches are captions without a picture; the tasks with pictures share the rest.
   text_share: real(0, 1).default(0.4),
+  tasks: list(choice(pictureTasks), 1, pictureTasks.length).default([...pictureTasks]),
 });
 
 /** A `deft pretrain` job with every default filled in. */

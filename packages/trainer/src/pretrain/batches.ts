@@ -6,7 +6,6 @@ import {
   draws,
   instructionOf,
   type PictureTask,
-  pictureTasks,
   renderScene,
   sampleScene,
   toPlanes,
@@ -28,13 +27,16 @@ const plain = { sampling: null, minSnrGamma: null, offset: 0 } as const;
 
 /**
  * The batch of a step of a model that reads pictures: one task for all of it, since their sequences differ in length.
- * @param textShare how often it is the task without pictures, the world's captions; those with pictures share the rest
+ * @param textShare how often it is the task without pictures, the world's captions; `tasks` share the rest
  */
-export function instructionBatch(batches: WorldBatches, textShare: number, step: number): Batch {
+export function instructionBatch(
+  batches: WorldBatches,
+  textShare: number,
+  tasks: readonly PictureTask[],
+  step: number,
+): Batch {
   const draw = draws(batches.seed ^ 0x7a5c, step);
-  return draw.chance(textShare)
-    ? worldBatch(batches, step)
-    : pictureBatch(batches, step, draw.pick(pictureTasks));
+  return draw.chance(textShare) ? worldBatch(batches, step) : pictureBatch(batches, step, draw.pick(tasks));
 }
 
 function pictureBatch(

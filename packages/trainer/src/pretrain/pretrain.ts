@@ -92,7 +92,9 @@ function pretrainStep(model: Pretrained, config: PretrainConfig, device: Device)
       size,
     };
     const drawn =
-      'text_share' in config ? instructionBatch(batches, config.text_share, step) : worldBatch(batches, step);
+      'text_share' in config
+        ? instructionBatch(batches, config.text_share, config.tasks, step)
+        : worldBatch(batches, step);
     const batch = batchTensors(drawn, model);
     const decay = averageDecay(config.ema_decay, step);
     const learningRate = schedule(step);

@@ -46,6 +46,10 @@ export function pictureExample(task: PictureTask, seed: number, index: number, s
   }
   const scene = sampleScene(seed, index);
   const target = renderScene(scene, size);
-  const input = task === 'canny' ? edgePicture(target) : renderDepth(scene, size);
+  const input = {
+    copy: () => target,
+    canny: () => edgePicture(target),
+    depth: () => renderDepth(scene, size),
+  }[task]();
   return { input, caption: caption(scene, seed, index), target, scene };
 }

@@ -1,17 +1,18 @@
 /**
  * Instructions of words and pictures, for models that take both: captions in which `<img><|image_1|></img>` stands for a
- * picture. Four tasks have words of their own:
+ * picture. Each task has words of its own:
  *
  *   text       a big red star on a blue background
  *   canny      canny <img><|image_1|></img> a big red star on a blue background          (edges to picture)
  *   depth      depth <img><|image_1|></img> a big red star on a blue background          (depth map to picture)
+ *   copy       <img><|image_1|></img> a big red star on a blue background                (the very picture again)
  *   reference  the thing in <img><|image_1|></img> on the left of a green background     (the same thing elsewhere)
  */
 import { type ReadInstruction, readInstruction } from '@deftjs/models';
 import { maxTokens, tokenOf, vocabulary } from './vocabulary.ts';
 
 /** Tasks whose instructions have a picture. */
-export const pictureTasks = ['canny', 'depth', 'reference'] as const;
+export const pictureTasks = ['copy', 'canny', 'depth', 'reference'] as const;
 export type PictureTask = (typeof pictureTasks)[number];
 
 /** A picture among the words. */
@@ -32,6 +33,7 @@ const idOfMark: ReadonlyMap<string, number> = new Map(
 /** The instruction of a task in words; no caption leaves the picture alone to say what to draw. */
 export function instructionOf(task: PictureTask, caption: string): string {
   if (caption === '') return pictureTag;
+  if (task === 'copy') return `${pictureTag} ${caption}`;
   return task === 'reference' ? `the thing in ${pictureTag} ${caption}` : `${task} ${pictureTag} ${caption}`;
 }
 
