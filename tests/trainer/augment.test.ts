@@ -36,12 +36,33 @@ describe('an augmentation', () => {
 
   it('is the same for the same draws, and as often as asked', () => {
     const item = { pixels: Float32Array.of(1, 2, 3, 4), caption: 'a, b, c' };
-    const options = { flip: 0.25, shuffleCaptions: true, keepParts: 0 };
+    const options = { flip: 0.25, randomCrop: false, shuffleCaptions: true, keepParts: 0 };
     const at = (i: number) => augmented(item, 2, options, draws(9, i));
     expect(at(3)).toEqual(at(3));
     const flipped = Array.from({ length: 2000 }, (_, i) => at(i)).filter(
       ({ pixels }) => pixels[0] === 2,
     ).length;
     expect(Math.abs(flipped / 2000 - 0.25)).toBeLessThan(0.04);
+  });
+
+  it('cuts a wide or high picture at every place that its shorter side allows', () => {
+    for (const [width, height] of [
+      [5, 2],
+      [2, 5],
+    ] as const) {
+      const pixels = Float32Array.from({ length: 30 }, (_, i) => i);
+      const item = { pixels: new Float32Array(12), caption: 'a', whole: { pixels, width, height } };
+      const options = { flip: 0, randomCrop: true, shuffleCaptions: false, keepParts: 0 };
+      const cuts = Array.from({ length: 200 }, (_, i) => augmented(item, 2, options, draws(4, i)).pixels);
+      const places = new Map(cuts.map((cut) => [cut[0]!, cut]));
+      const step = width > height ? 1 : width;
+      expect([...places.keys()].sort((a, b) => a - b)).toEqual([0, 1, 2, 3].map((i) => i * step));
+      for (const [first, cut] of places) {
+        const corner = [first, first + 1, first + width, first + width + 1];
+        expect([...cut]).toEqual([0, 10, 20].flatMap((plane) => corner.map((at) => plane + at)));
+      }
+      const plain = augmented(item, 2, { ...options, randomCrop: false }, draws(4, 1));
+      expect(plain.pixels).toBe(item.pixels);
+    }
   });
 });

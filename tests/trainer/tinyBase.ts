@@ -2,14 +2,15 @@
 import fs from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { readPretrainConfig, readTrainConfig, type TrainConfig } from '@deftjs/trainer';
+import { type PainterConfig, readPretrainConfig, readTrainConfig, type TrainConfig } from '@deftjs/trainer';
 import { saveBase } from '../../packages/trainer/src/base/folder.ts';
 import type { WorldModel } from '../../packages/trainer/src/base/world.ts';
 import { newModel } from '../../packages/trainer/src/pretrain/pretrain.ts';
 
 /** The base of tests/e2e/tiny.yaml with its first weights. */
 export function tinyModel(): WorldModel {
-  const config = readPretrainConfig(fileURLToPath(new URL('../e2e/tiny.yaml', import.meta.url)));
+  const path = fileURLToPath(new URL('../e2e/tiny.yaml', import.meta.url));
+  const config = readPretrainConfig(path) as PainterConfig;
   return newModel(config) as WorldModel;
 }
 

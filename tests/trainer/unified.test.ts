@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import { stateOf } from '@deftjs/autograd/nn';
 import { read, referenceDevice, setDevice, type Tensor, tensor } from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
-import { readPretrainConfig } from '@deftjs/trainer';
+import { type PainterConfig, readPretrainConfig } from '@deftjs/trainer';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { drawPrompts } from '../../packages/trainer/src/base/draw.ts';
@@ -62,7 +62,7 @@ function config(keys: Readonly<Record<string, unknown>> = {}) {
     ...keys,
   };
   fs.writeFileSync(path, JSON.stringify(all));
-  return readPretrainConfig(path);
+  return readPretrainConfig(path) as PainterConfig;
 }
 
 describe('instructions', () => {

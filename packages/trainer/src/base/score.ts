@@ -1,7 +1,8 @@
-/** `deft score`: pictures in a folder, against their captions and against real pictures, by encoders that are given. */
+/** `deft score`: pictures in a folder, against their captions and against real pictures, by encoders that are given or our own. */
 import fs from 'node:fs';
 import { join, parse } from 'node:path';
 import type { RgbPicture } from '@deftjs/models';
+import { shippedModel } from '../config/index.ts';
 import { decodePicture, isImageName, readSidecar } from '../data/index.ts';
 import {
   alignment,
@@ -19,7 +20,7 @@ import { openNamedDevice } from './open.ts';
 import { recipeIn } from './recipe.ts';
 
 export interface ScoreRequest {
-  /** Folders of encoders. */
+  /** Folders of encoders, or the names of shipped ones. */
   readonly encoders: readonly string[];
   /** A folder of real pictures; null: none. */
   readonly against: string | null;
@@ -86,7 +87,7 @@ export async function scoresBy(
   }
   if (real === null) return scores;
   const others = await encoder.pictures(real.map(({ picture }) => picture));
-  add(encoder.name === 'CLIP' ? 'CLIP-I' : `${encoder.name} similarity`, likeness(features, others));
+  add(encoder.texts ? 'CLIP-I' : `${encoder.name} similarity`, likeness(features, others));
   if (features.length > 1 && others.length > 1) add('Fréchet distance', [frechetDistance(features, others)]);
   return scores;
 }
@@ -99,7 +100,7 @@ export async function scoreFolder(folder: string, request: ScoreRequest): Promis
   const device = await openNamedDevice(request.device);
   const scores: Score[] = [];
   for (const path of encoders) {
-    const encoder = await openPictureEncoder(path, device);
+    const encoder = await openPictureEncoder(shippedModel(path) ?? path, device);
     const some = await scoresBy(encoder, drawn, real);
     const uncaptioned = drawn.filter(({ caption }) => caption === null);
     if (encoder.texts && uncaptioned.length > 0) {

@@ -1,4 +1,4 @@
-/** `deft pretrain`: a base model from scratch, on the picture world. */
+/** `deft pretrain`: a base model or a dual encoder from scratch, on the picture world. */
 import { Command } from 'commander';
 import { Exit } from './exit.ts';
 import { type JobOptions, overridesOf, runModeOf, withJobOptions } from './options.ts';
@@ -6,14 +6,13 @@ import { runSupervised } from './supervised.ts';
 
 export function pretrainCommand(): Command {
   return withJobOptions(new Command('pretrain'))
-    .description('train a base model from scratch on the picture world')
+    .description('train a base model, or a dual encoder, from scratch on the picture world')
     .argument('<config>', 'a YAML file such as examples/world-base.yaml')
     .action(async (path: string, options: JobOptions) => {
-      const [{ readPretrainConfig }, { planRun }, { interruptible }, { pretrain }] = await Promise.all([
+      const [{ isEncoderJob, readPretrainConfig }, { planRun }, { interruptible }] = await Promise.all([
         import('../config/index.ts'),
         import('./jobRun.ts'),
         import('../progress/index.ts'),
-        import('../pretrain/pretrain.ts'),
       ]);
       const config = readPretrainConfig(path, overridesOf(options));
       const request = {
@@ -26,7 +25,13 @@ export function pretrainCommand(): Command {
       if (options.supervise) return await runSupervised(config.name, options);
       using run = open();
       using interruption = interruptible();
-      await pretrain(config, run, interruption.signal);
+      if (isEncoderJob(config)) {
+        const { pretrainEncoder } = await import('../pretrain/encoder.ts');
+        await pretrainEncoder(config, run, interruption.signal);
+      } else {
+        const { pretrain } = await import('../pretrain/pretrain.ts');
+        await pretrain(config, run, interruption.signal);
+      }
       if (interruption.exitStatus !== null) throw new Exit(interruption.exitStatus);
     });
 }

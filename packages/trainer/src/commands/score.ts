@@ -2,7 +2,7 @@
 import { Command } from 'commander';
 
 interface ScoreOptions {
-  readonly encoder: readonly string[];
+  readonly encoder?: readonly string[];
   readonly against?: string;
   readonly device: string;
   readonly json?: string;
@@ -15,9 +15,10 @@ export function scoreCommand(): Command {
       '<folder>',
       'pictures; captions are the recipes inside (deft sample --out-dir) or text files beside',
     )
-    .requiredOption(
+    .option(
       '--encoder <folder>',
-      'a model as transformers saves it, with preprocessor_config.json (repeatable)',
+      'a model as transformers saves it, with preprocessor_config.json (repeatable); default: world-encoder, a proxy ' +
+        'that knows the picture world alone',
       (path: string, before: readonly string[] = []) => [...before, path],
     )
     .option('--against <folder>', 'real pictures, such as those trained on')
@@ -25,6 +26,11 @@ export function scoreCommand(): Command {
     .option('--json <file>', 'the numbers')
     .action(async (folder: string, { encoder, against, device, json }: ScoreOptions) => {
       const { scoreFolder } = await import('../base/score.ts');
-      await scoreFolder(folder, { encoders: encoder, against: against ?? null, device, json: json ?? null });
+      await scoreFolder(folder, {
+        encoders: encoder ?? ['world-encoder'],
+        against: against ?? null,
+        device,
+        json: json ?? null,
+      });
     });
 }

@@ -2,7 +2,13 @@
 export type { CompareConfig } from './compare.ts';
 export { deviceNames } from './fields.ts';
 export { type Method, methodNames, methods } from './methods.ts';
-export { type PretrainConfig, pretrainSchema } from './pretrain.ts';
+export {
+  type EncoderConfig,
+  isEncoderJob,
+  type PainterConfig,
+  type PretrainConfig,
+  pretrainSchema,
+} from './pretrain.ts';
 export {
   configChanges,
   readCompareConfig,

@@ -60,10 +60,24 @@ const worldModel = section({
 
 const unifiedModel = section({ transformer });
 
-const shared = {
+/** The part of transformers' CLIPConfig that a dual encoder chooses; the vocabulary is the world's. */
+const dualEncoder = section({
+  picture_size: whole(8, 1024).default(32),
+  patch_size: whole(1, 64).default(4),
+  hidden_size: whole(8, 4096).default(96),
+  intermediate_size: whole(8, 16384).default(256),
+  num_attention_heads: whole(1, 64).default(4),
+  vision_layers: whole(1, 48).default(3),
+  text_layers: whole(1, 48).default(2),
+  projection_dim: whole(1, 4096).default(64),
+}).refine(({ picture_size: size, patch_size: patch }) => size % patch === 0, {
+  error: 'expected a patch_size that divides picture_size',
+});
+
+const encoderModel = section({ clip: dualEncoder });
+
+const training = {
   name: runName(),
-  // A model of the same configuration whose weights training starts from.
-  start: folder().nullable().default(null),
   steps: whole(1, 100_000_000).default(30_000),
   minutes: real(0, 100_000, { above: true }).nullable().default(null),
   batch_size: whole(1, 4096).default(32),
@@ -73,13 +87,19 @@ const shared = {
   weight_decay: real(0, 1).default(0.01),
   max_grad_norm: real(0, 1e6, { above: true }).default(1),
   ema_decay: real(0, 0.999999).default(0.999),
-  caption_dropout: real(0, 1).default(0.1),
   seed: seed().default(1),
   world_seed: seed().default(1),
   device: choice(deviceNames).default('auto'),
 
   checkpoint_every: whole(1, 100_000_000).default(500),
   keep_checkpoints: whole(1, 1000).default(2),
+};
+
+const drawing = {
+  ...training,
+  // A model of the same configuration whose weights training starts from.
+  start: folder().nullable().default(null),
+  caption_dropout: real(0, 1).default(0.1),
   sample_every: whole(1, 100_000_000).default(2000),
   sampling: section({
     steps: whole(1, 1000).default(25),
@@ -94,20 +114,35 @@ const shared = {
   }).prefault({}),
 };
 
-const worldSchema = section({ ...shared, model: worldModel.prefault({}) });
+const worldSchema = section({ ...drawing, model: worldModel.prefault({}) });
 const unifiedSchema = section({
-  ...shared,
+  ...drawing,
   model: unifiedModel,
-  // How many of the batches are captions without a picture; the tasks with pictures share the rest.
+  // How many of the batches are captions without a picture; these tasks with pictures share the rest, one named twice two shares.
   text_share: real(0, 1).default(0.4),
-  tasks: list(choice(pictureTasks), 1, pictureTasks.length).default([...pictureTasks]),
+  tasks: list(choice(pictureTasks), 1, 100).default([...pictureTasks]),
 });
 
-/** A `deft pretrain` job with every default filled in. */
-export type PretrainConfig = z.output<typeof worldSchema> | z.output<typeof unifiedSchema>;
+const encoderSchema = section({ ...training, model: encoderModel });
 
-/** What `deft pretrain` reads: a model, a unified one where `transformer` is written, and how it is trained on the picture world. */
+/** A `deft pretrain` job of a model that draws, with every default filled in. */
+export type PainterConfig = z.output<typeof worldSchema> | z.output<typeof unifiedSchema>;
+
+/** A `deft pretrain` job of a dual encoder. */
+export type EncoderConfig = z.output<typeof encoderSchema>;
+
+export type PretrainConfig = PainterConfig | EncoderConfig;
+
+/** Whether the job makes a dual encoder. */
+export function isEncoderJob(config: PretrainConfig): config is EncoderConfig {
+  return 'clip' in config.model;
+}
+
+/**
+ * What `deft pretrain` reads: a model and how it is trained on the picture world. A unified one where `transformer` is
+ * written, a dual encoder where `clip` is.
+ */
 export function pretrainSchema({ model }: Readonly<Record<string, unknown>>): z.ZodType<PretrainConfig> {
-  const isUnified = typeof model === 'object' && model !== null && 'transformer' in model;
-  return isUnified ? unifiedSchema : worldSchema;
+  const has = (part: string): boolean => typeof model === 'object' && model !== null && part in model;
+  return has('clip') ? encoderSchema : has('transformer') ? unifiedSchema : worldSchema;
 }

@@ -8,8 +8,8 @@ export function shippedModel(name: string): string | null {
   let folder = dirname(fileURLToPath(import.meta.url));
   while (true) {
     const model = join(folder, 'models', name);
-    // `packages/models` is a package, not a collection of weights.
-    if (fs.existsSync(join(model, 'model_index.json'))) return model;
+    // `packages/models` is a package, not a collection of weights. Encoders have a config alone.
+    if (['model_index.json', 'config.json'].some((file) => fs.existsSync(join(model, file)))) return model;
     const above = dirname(folder);
     if (above === folder) return null;
     folder = above;

@@ -28,6 +28,7 @@ const sharedKeys = {
     resolution: nullable(whole(1, 8192)),
     cache: flag().default(true),
     flip: real(0, 1).default(0),
+    random_crop: flag().default(false),
     shuffle_captions: flag().default(false),
     keep_parts: whole(0, 1000).default(0),
   }),

@@ -3,7 +3,7 @@ import { readdir, realpath } from 'node:fs/promises';
 import { extname, parse } from 'node:path';
 import { UserError } from '../userError.ts';
 import { metadataFiles, readMetadata, readSidecar } from './captions.ts';
-import { decodeImage } from './imageFile.ts';
+import { decodeImage, decodeWhole, type Planes } from './imageFile.ts';
 import { readInside } from './insideFile.ts';
 
 /** One picture to train on. */
@@ -13,6 +13,8 @@ export interface TrainingPicture {
   readonly caption: string;
   /** 3 x size x size numbers in [-1, 1]. */
   readonly pixels: Float32Array;
+  /** All of a picture that is no square, where it is asked for. */
+  readonly whole?: Planes;
   /** The picture that the caption names, as `pixels`; absent where it names none. */
   readonly input?: Float32Array;
 }
@@ -37,6 +39,8 @@ export interface FolderOptions {
    * @param hasInput whether a picture is given with it
    */
   readonly captionProblem: (caption: string, hasInput: boolean) => string | null;
+  /** Whether pictures that are no squares are kept whole too; default: only their middles. */
+  readonly keepWhole?: boolean;
   /** A word that is put before captions that lack it. */
   readonly triggerWord?: string | null;
   /** More problems than this are counted, not listed; default 10. */
@@ -95,6 +99,10 @@ export async function readImageFolder(folder: string, options: FolderOptions): P
       const decoded = async (name: string) =>
         decodeImage(await readInside(root, name, maxImageBytes), options.size);
       const pixels = await decoded(path);
+      const whole = options.keepWhole
+        ? await decodeWhole(await readInside(root, path, maxImageBytes), options.size)
+        : null;
+      const hasMore = whole !== null && whole.width !== whole.height;
       const input = row?.input
         ? await decoded(row.input).catch((error: Error) => {
             throw new Error(`${row.input}: ${error.message}`);
@@ -104,7 +112,7 @@ export async function readImageFolder(folder: string, options: FolderOptions): P
       const beside = names.includes(sidecar) ? await readSidecar(root, sidecar) : null;
       const files = { sidecar, metadataFile };
       const { caption, kind } = chooseCaption(row?.caption ?? null, beside, files, input !== null, options);
-      pictures.push({ path, caption, pixels, ...(input && { input }) });
+      pictures.push({ path, caption, pixels, ...(hasMore && { whole }), ...(input && { input }) });
       sources.push(kind);
     } catch (error) {
       problem(label, (error as Error).message);

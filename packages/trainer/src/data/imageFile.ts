@@ -29,6 +29,22 @@ export async function decodeImage(bytes: Uint8Array, size: number): Promise<Floa
   return planesOf(pixels, size * size);
 }
 
+/** A whole picture: 3 planes of `width` x `height` numbers in [-1, 1]. */
+export interface Planes {
+  readonly pixels: Float32Array;
+  readonly width: number;
+  readonly height: number;
+}
+
+/** An image as {@link decodeImage} takes it, but whole: its shorter side is `size` pixels. @throws {Error} as there */
+export async function decodeWhole(bytes: Uint8Array, size: number): Promise<Planes> {
+  const image = await openImage(bytes, size);
+  const { pixels, width, height } = await rgbOf(
+    image.resize(size, size, { fit: 'outside', kernel: 'lanczos3' }),
+  );
+  return { pixels: planesOf(pixels, width * height), width, height };
+}
+
 /** An image as it is, for an encoder's own processor. @throws {Error} as {@link decodeImage} */
 export async function decodePicture(bytes: Uint8Array): Promise<RgbPicture> {
   return rgbOf(await openImage(bytes, 0));

@@ -7,5 +7,5 @@ export {
   readImageFolder,
   type TrainingPicture,
 } from './folder.ts';
-export { decodeImage, decodePicture, imageFormat } from './imageFile.ts';
+export { decodeImage, decodePicture, decodeWhole, imageFormat, type Planes } from './imageFile.ts';
 export { readTrainingData, type TrainingData } from './subsets.ts';

@@ -9,19 +9,19 @@ import {
   type JsonConfig,
   loadWeights,
   type RgbPicture,
-  type Tokenizer,
   ViTModel,
   vitWeights,
 } from '@deftjs/models';
 import { openClipTokenizer, openWeights, readConfigFile } from '@deftjs/models/node';
 import { type Device, narrow, read, squeeze, type Tensor, tensor } from '@deftjs/tensor';
 import { UserError } from '../userError.ts';
+import { encoderTokens, encoderVocabulary, worldTokenizer } from './worldEncoder.ts';
 
 /** Vectors of length one. */
 export type Features = readonly Float64Array[];
 
 export interface PictureEncoder {
-  /** "CLIP", "DINO" or "DINOv2". */
+  /** "CLIP", "DINO" or "DINOv2"; "world CLIP" for the project's own, whose numbers stand for CLIP's in the picture world alone. */
   readonly name: string;
   pictures(pictures: readonly RgbPicture[]): Promise<Features>;
   /** Captions in the space of the pictures; absent where the network knows no text. */
@@ -47,7 +47,13 @@ export async function openPictureEncoder(folder: string, device: Device): Promis
     case 'clip': {
       const model = new CLIPModel(config);
       await loadWeights(model, clipWeights(weights));
-      return clipEncoder(model, prepare, await openClipTokenizer(folder), device);
+      const { tokenizer_class: reader } = await readConfigFile(join(folder, 'tokenizer_config.json'));
+      if (reader !== worldTokenizer.tokenizer_class) {
+        return clipEncoder('CLIP', model, prepare, await openClipTokenizer(folder), device);
+      }
+      await checkWords(folder);
+      const tokenizer = { length: encoderTokens('').length, encode: encoderTokens };
+      return clipEncoder('world CLIP', model, prepare, tokenizer, device);
     }
     case 'dinov2': {
       const model = new Dinov2Model(config);
@@ -71,20 +77,30 @@ function kindOf({ model_type: type }: JsonConfig): string {
   return type === undefined ? 'a model without model_type' : `model_type ${JSON.stringify(type)}`;
 }
 
+/** @throws {UserError} when the folder's words are not those of this version */
+async function checkWords(folder: string): Promise<void> {
+  const words = await readConfigFile(join(folder, 'vocab.json'));
+  const moved = Object.entries(words).find(([word, id]) => encoderVocabulary[Number(id)] !== word);
+  if (moved) {
+    throw new UserError(`${folder}: its word "${moved[0]}" has another id in this version's vocabulary`, 2);
+  }
+}
+
 function clipEncoder(
+  name: string,
   model: CLIPModel,
   prepare: ImageProcessor,
-  tokenizer: Tokenizer,
+  tokenizer: { readonly length: number; encode(caption: string): ArrayLike<number> & Iterable<number> },
   device: Device,
 ): PictureEncoder {
   return {
-    name: 'CLIP',
+    name,
     pictures: (pictures) => inBatches(pictures, (some) => model.embedPictures(prepare(some)), device),
     texts: (captions) =>
       inBatches(
         captions,
         (some) => {
-          const ids = some.flatMap((caption) => tokenizer.encode(caption));
+          const ids = some.flatMap((caption) => [...tokenizer.encode(caption)]);
           return model.embedTexts(tensor(Int32Array.from(ids), [some.length, tokenizer.length]));
         },
         device,

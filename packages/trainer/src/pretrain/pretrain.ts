@@ -1,122 +1,51 @@
 /** Training a base model from scratch on the picture world. */
 import { isDeepStrictEqual } from 'node:util';
-import { valueAndGrad } from '@deftjs/autograd';
-import { initialize, loadState, setTraining, stateOf, trainableState, withState } from '@deftjs/autograd/nn';
-import { adamW, clipByGlobalNorm, cosine, movingAverage, warmup } from '@deftjs/autograd/optim';
-import {
-  alias,
-  compile,
-  type Device,
-  item,
-  mean,
-  type Tensor,
-  tensor,
-  treeLeaves,
-  treeMap,
-} from '@deftjs/tensor';
+import { initialize, loadState, stateOf } from '@deftjs/autograd/nn';
+import { type Device, mean } from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
 import { drawPrompts, withWeights } from '../base/draw.ts';
 import { loadBase, saveBase } from '../base/folder.ts';
 import { UnifiedModel } from '../base/unified.ts';
 import { WorldModel } from '../base/world.ts';
-import type { PretrainConfig } from '../config/index.ts';
+import type { PainterConfig } from '../config/index.ts';
 import { beat } from '../progress/index.ts';
 import { chartPng, gridPng, lossChart } from '../report/index.ts';
 import type { Run } from '../runs/index.ts';
 import { type BatchTensors, batchTensors, errorsOf } from '../train/batch.ts';
-import { guarded } from '../train/finite.ts';
-import { averageDecay } from '../train/rates.ts';
-import { runSteps, type Taken } from '../train/steps.ts';
+import { runSteps } from '../train/steps.ts';
 import { UserError } from '../userError.ts';
 import { instructionVocabulary, maxTokens, vocabulary } from '../world/index.ts';
 import { instructionBatch, worldBatch } from './batches.ts';
+import { firstState, type Lesson, type PretrainState, pretrainStep, type Weights } from './step.ts';
 import { taskSheet } from './taskSheet.ts';
 
-type Weights = Record<string, Tensor>;
-
-/** Everything that a step changes; `average` is the moving average of the weights, which is what is shipped. */
-type PretrainState = {
-  readonly weights: Weights;
-  readonly optimizer: ReturnType<ReturnType<typeof adamW>['init']>;
-  readonly average: Weights;
-};
-
-function optimizerOf(config: PretrainConfig) {
-  // Norms and biases are not decayed.
-  const groups = [{ match: (path: string) => /bias$|norm/.test(path), weightDecay: 0 }];
-  return adamW({ betas: [0.9, 0.99], weightDecay: config.weight_decay, groups });
-}
-
-/** The state that training starts from. */
-function firstState(model: Pretrained, config: PretrainConfig): PretrainState {
-  // Steps use their state up, so it must not be the model's own tensors, nor one tensor twice.
-  const copy = (): Weights => treeMap(alias, trainableState(model));
-  const weights = copy();
-  return { weights, optimizer: optimizerOf(config).init(weights), average: copy() };
-}
-
-/**
- * The training step of a model as a function of (state, step number): one compiled program.
- * The state passed in is used up.
- */
-function pretrainStep(model: Pretrained, config: PretrainConfig, device: Device) {
-  setTraining(model, true);
-  const optimizer = optimizerOf(config);
-  const size = model.pictureSize;
-  const schedule = learningRates(config);
-  const compiled = compile(
-    (state: PretrainState, batch: BatchTensors, learningRate: Tensor, decay: Tensor) => {
-      const loss = (weights: Weights): Tensor =>
-        withState(model, weights, () => mean(errorsOf(model, batch)));
-      const { value, gradient } = valueAndGrad(loss)(state.weights);
-      const { clipped, norm } = clipByGlobalNorm(gradient, config.max_grad_norm);
-      const { parameters: weights, state: next } = optimizer.update(state.weights, clipped, state.optimizer, {
-        learningRate,
-      });
-      const average = movingAverage(state.average, weights, decay);
-      return {
-        state: guarded(value, norm, { weights, optimizer: next, average }, state),
-        loss: value,
-        norm,
-      };
-    },
-    { device, donate: { 0: 'state' } },
-  );
-  return async (state: PretrainState, step: number): Promise<Taken<PretrainState>> => {
-    const batches = {
-      worldSeed: config.world_seed,
-      seed: config.seed,
-      batchSize: config.batch_size,
-      captionDropout: config.caption_dropout,
-      objective: model.objective,
-      size,
-    };
-    const drawn =
-      'text_share' in config
-        ? instructionBatch(batches, config.text_share, config.tasks, step)
-        : worldBatch(batches, step);
-    const batch = batchTensors(drawn, model);
-    const decay = averageDecay(config.ema_decay, step);
-    const learningRate = schedule(step);
-    const result = await compiled(state, batch, tensor(learningRate), tensor(decay));
-    const [loss, norm] = [await item(result.loss), await item(result.norm)];
-    for (const spent of [...treeLeaves(batch), result.loss, result.norm]) spent.dispose();
-    return { state: result.state, loss, measured: { learning_rate: learningRate, gradient_norm: norm } };
+/** What a model that draws learns: pictures of the world, with their captions and, where it reads them, with pictures. */
+function drawingLesson(model: Pretrained, config: PainterConfig): Lesson<BatchTensors> {
+  const batches = {
+    worldSeed: config.world_seed,
+    seed: config.seed,
+    batchSize: config.batch_size,
+    captionDropout: config.caption_dropout,
+    objective: model.objective,
+    size: model.pictureSize,
   };
-}
-
-/** Learning rate of each step. */
-function learningRates(config: PretrainConfig): (step: number) => number {
-  const { learning_rate: peak, warmup_steps, steps, learning_rate_schedule } = config;
-  const after = learning_rate_schedule === 'cosine' ? cosine(peak, steps) : () => peak;
-  return warmup(after, warmup_steps);
+  return {
+    batch: (step) => {
+      const drawn =
+        'text_share' in config
+          ? instructionBatch(batches, config.text_share, config.tasks, step)
+          : worldBatch(batches, step);
+      return batchTensors(drawn, model);
+    },
+    loss: (batch) => mean(errorsOf(model, batch)),
+  };
 }
 
 /** What pretraining makes. */
 export type Pretrained = WorldModel | UnifiedModel;
 
 /** The model that a configuration describes, with weights of its seed. */
-export function newModel({ model, seed }: PretrainConfig): Pretrained {
+export function newModel({ model, seed }: PainterConfig): Pretrained {
   const built = 'transformer' in model ? unifiedModel(model) : worldModel(model);
   initialize(built, seed);
   if (built instanceof UnifiedModel) readAsDrawn(built);
@@ -194,13 +123,13 @@ function unifiedModel({ transformer }: Extract<Parts, { transformer: unknown }>)
   });
 }
 
-type Parts = PretrainConfig['model'];
+type Parts = PainterConfig['model'];
 
 /**
  * Trains as configured and leaves in the run's folder: checkpoints, sheets of samples, the loss curve, and at the end
  * `base/`, the averaged weights as a model folder.
  */
-export async function pretrain(config: PretrainConfig, run: Run, signal: AbortSignal): Promise<void> {
+export async function pretrain(config: PainterConfig, run: Run, signal: AbortSignal): Promise<void> {
   const { device, why } = await openDevice(config.device);
   console.error(`deft: ${why}`);
   const model = newModel(config);
@@ -216,7 +145,7 @@ export async function pretrain(config: PretrainConfig, run: Run, signal: AbortSi
     checkpointEvery: config.checkpoint_every,
     keepCheckpoints: config.keep_checkpoints,
     first: firstState(model, config),
-    step: pretrainStep(model, config, device),
+    step: pretrainStep(model, config, drawingLesson(model, config), device),
     stop: () => signal.aborted || isOutOfTime(),
     after: async ({ average }, done) => {
       if (!isSampled(done)) return;
@@ -236,7 +165,7 @@ export async function pretrain(config: PretrainConfig, run: Run, signal: AbortSi
 
 /** A sheet of samples drawn with the averaged weights. */
 async function writeSamples(
-  config: PretrainConfig,
+  config: PainterConfig,
   model: Pretrained,
   weights: Weights,
   run: Run,

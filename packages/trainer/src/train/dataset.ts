@@ -2,6 +2,7 @@
  * Which pictures a step takes. Each epoch is a shuffle of its own, a pure function of (seed, epoch), and batches run
  * across epochs, so nothing is dropped and a resumed run meets the pictures in the order it would have.
  */
+import type { Planes } from '../data/index.ts';
 import { drawNoise, type NoiseOptions, type Objective } from '../diffusion/objective.ts';
 import { draws, picturesOnly } from '../world/index.ts';
 import { type Augmentation, augmented } from './augment.ts';
@@ -13,6 +14,8 @@ export interface Captioned {
   /** Of the mirrored picture, where that is not `pixels` mirrored: the latents of a VAE. */
   readonly mirrored?: Float32Array;
   readonly caption: string;
+  /** All of a picture of which `pixels` are the middle. */
+  readonly whole?: Planes;
   /** The picture that the caption names, in pixels; absent where it names none. */
   readonly input?: Float32Array;
 }

@@ -232,10 +232,15 @@ export function batchesOf(
   };
   const shape = model.storedShape;
   const { objective } = model;
-  const { flip, shuffle_captions: shuffleCaptions, keep_parts: keepParts } = config.data;
+  const {
+    flip,
+    random_crop: randomCrop,
+    shuffle_captions: shuffleCaptions,
+    keep_parts: keepParts,
+  } = config.data;
   const options = { batchSize, captionDropout, objective, noise, shape };
   return sets.map((items, i) => {
-    const augmentation = i === 0 ? { flip, shuffleCaptions, keepParts } : null;
+    const augmentation = i === 0 ? { flip, randomCrop, shuffleCaptions, keepParts } : null;
     return batchTensors(
       captionedBatch(items, { ...options, augmentation, seed: seed + i }, k),
       model,

@@ -88,9 +88,19 @@ export async function openJob(config: TrainConfig): Promise<OpenedJob> {
       size: model.pictureSize,
       instancePrompt: config.data.instance_prompt,
       triggerWord: config.data.trigger_word,
+      keepWhole: config.data.random_crop,
       captionProblem: (caption, hasInput) => model.captionProblem(caption, hasInput),
     });
+  if (config.data.random_crop && model.vae !== null) {
+    throw new UserError(
+      'data.random_crop: this base has a VAE, whose latents are computed once, of the middles',
+      2,
+    );
+  }
   const data = await read(config.data.folder);
+  if (config.data.random_crop && data.pictures.some(({ input }) => input)) {
+    throw new UserError('data.random_crop: a picture with an input is not cut, since both have to fit', 2);
+  }
   for (const { path, reason } of data.passedOver) console.error(`deft: ${path} is passed over: ${reason}`);
   const drawn = await drawnOf(model, config, data, read);
   checkPrior(model, config);
