@@ -120,4 +120,29 @@ describe('symmetricEigen', () => {
       { numRuns: 100 },
     );
   });
+
+  it('converges on products of few vectors of many numbers, whose other values are rounding errors', () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 6 }),
+        fc.integer({ min: -6, max: 0 }),
+        fc.nat(),
+        (k, power, seed) => {
+          let state = seed % 2147483647 || 1;
+          const uniform = () => {
+            state = (state * 48271) % 2147483647;
+            return (state / 2147483647 - 0.5) * 10 ** power;
+          };
+          const X = Array.from({ length: k }, () => Array.from({ length: 64 }, uniform));
+          const S = product(transposed(X), X); // 64 x 64, of rank k
+          const { values, vectors } = symmetricEigen(S);
+          const D = eye(64).map((row, i) => row.map((x) => x * values[i]!));
+          const rest = largest(plus(product(product(transposed(vectors), D), vectors), S, -1));
+          expect(rest).toBeLessThan(1e-13 * 64 * largest(S));
+          expect(Math.abs(values[k]!)).toBeLessThan(1e-13 * values[0]!);
+        },
+      ),
+      { numRuns: 40 },
+    );
+  });
 });

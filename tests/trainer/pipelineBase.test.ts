@@ -104,6 +104,11 @@ describe.each(['StableDiffusionXLPipeline', 'FluxPipeline'])('a %s', (name) => {
   }, 60_000);
 });
 
+it('is not trained on places drawn anew, since its latents are computed once', async () => {
+  const keys = { method: 'lora', data: { folder, random_crop: true } };
+  await expect(run('cropped', keys)).rejects.toThrow('data.random_crop: this base has a VAE');
+});
+
 describe('what is encoded once', () => {
   const files = () =>
     fs

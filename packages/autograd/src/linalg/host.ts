@@ -109,14 +109,14 @@ const mostSteps = 50;
 /** Eigenvalues, in d, and eigenvectors, in the rows of Z, of the tridiagonal matrix in the basis Z. */
 function diagonalise(d: Float64Array, e: Float64Array, Z: Rows): void {
   const n = d.length;
+  // Against the whole matrix, not the entries beside: a block of rounding errors, which a matrix of low rank leaves, would
+  // have to converge against itself, and may not.
+  const negligible =
+    Number.EPSILON * d.reduce((most, _, i) => Math.max(most, Math.abs(d[i]!) + Math.abs(e[i]!)), 0);
   for (let low = 0; low < n; low += 1) {
     for (let step = 0; ; step += 1) {
       let high = low;
-      while (
-        high < n - 1 &&
-        Math.abs(e[high]!) > Number.EPSILON * (Math.abs(d[high]!) + Math.abs(d[high + 1]!))
-      )
-        high += 1;
+      while (high < n - 1 && Math.abs(e[high]!) > negligible) high += 1;
       if (high === low || Number.isNaN(d[low]!)) break;
       if (step === mostSteps) throw new Error(`eigh: no convergence after ${mostSteps} steps of one value`);
       let g = (d[low + 1]! - d[low]!) / (2 * e[low]!);

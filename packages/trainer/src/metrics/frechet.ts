@@ -30,7 +30,7 @@ export function frechetDistance(a: readonly ArrayLike<number>[], b: readonly Arr
   const root = squareRoot(p.covariance);
   const spread = symmetricEigen(product(product(root, q.covariance), root)).values;
   const overlap = spread.reduce((sum, value) => sum + Math.sqrt(Math.max(0, value)), 0);
-  return apart + trace(p.covariance) + trace(q.covariance) - 2 * overlap;
+  return Math.max(0, apart + trace(p.covariance) + trace(q.covariance) - 2 * overlap); // rounding may pass below
 }
 
 function gaussian(vectors: readonly ArrayLike<number>[]): Gaussian {
