@@ -49,6 +49,19 @@ describe('progress in a log', () => {
     expect(text()).toContain('step 52 of 60, loss 1.0000, 6.0 s/step, 48s left');
   });
 
+  it('does not count what is done between steps, such as drawing samples', () => {
+    const { stream, text } = recorder(false);
+    let timeMs = 0;
+    using progress = openProgress({ label: 'train', total: 60, stream, now: () => timeMs });
+    for (let step = 1; step <= 10; step += 1) {
+      timeMs += 2000;
+      progress.update(step, 1);
+      timeMs += 100_000;
+      progress.begin();
+    }
+    expect(text()).toContain('step 10 of 60, loss 1.0000, 2.0 s/step, 1m40s left');
+  });
+
   it('passes over losses that are not finite', () => {
     const { stream, text } = recorder(false);
     let timeMs = 0;

@@ -21,6 +21,8 @@ export interface ProgressOptions {
 export interface Progress extends Disposable {
   /** Says that `step` is done, with its loss. */
   update(step: number, loss: number): void;
+  /** Says that the next step begins now: what was done since the last one (samples, a checkpoint) counts for no speed. */
+  begin(): void;
   /** Prints a line without disturbing the bar. */
   note(line: string): void;
 }
@@ -65,6 +67,9 @@ function stepMeter(done: number, now: () => number) {
       const keep = 1 - 1 / lossWindow;
       average = keep * average + (1 - keep) * loss;
       weight = keep * weight + (1 - keep);
+    },
+    begin(): void {
+      last = { ...last, timeMs: now() };
     },
     /** What is shown, as words; null while it is not known. */
     words(total: number): { loss: string; speed: string | null; left: string | null } {
@@ -126,6 +131,7 @@ function terminalProgress(
       meter.update(step, loss);
       bar.update(step, words());
     },
+    begin: meter.begin,
     note(line) {
       stream.write(`\r\u001b[K${line}\n`); // over the bar, which the next tick draws anew
       bar.render();
@@ -160,6 +166,7 @@ function plainProgress(
       unsaid = step;
       if (now() - lastMs >= plainEveryMs) say(step);
     },
+    begin: meter.begin,
     note: (line) => void stream.write(`${line}\n`),
     [Symbol.dispose]() {
       if (unsaid !== null) say(unsaid);

@@ -113,6 +113,7 @@ export async function runSteps<S extends Tree>(job: Steps<S>): Promise<Finished<
     await job.after?.(state, done);
     if (done % checkpointEvery === 0) await save();
     await eventLoopTurn();
+    progress.begin();
   }
   await save();
   return { state, done, losses };
