@@ -111,6 +111,27 @@ describe('examples', () => {
     }
   });
 
+  it('of canny and depth alone are mixed with the picture asked for, as often as told', () => {
+    const { objective } = newModel(config());
+    const common = { worldSeed: 5, seed: 1, batchSize: 8, size: 16, captionDropout: 0, objective };
+    const inputs = (task: 'canny' | 'copy', blend: number) =>
+      instructionBatch(common, { textShare: 0, tasks: [task], blend }, 3).inputs!;
+    expect(inputs('copy', 1)).toEqual(inputs('copy', 0));
+    const [plain, mixed] = [inputs('canny', 0), inputs('canny', 1)];
+    const { pictures } = instructionBatch(common, { textShare: 0, tasks: ['canny'], blend: 1 }, 3);
+    const numbers = 3 * 16 * 16;
+    for (let row = 0; row < 8; row += 1) {
+      const part = (values: Float32Array) => [...values.subarray(row * numbers, (row + 1) * numbers)];
+      const [from, to, at] = [part(plain), part(pictures), part(mixed)];
+      const shares = at.flatMap((value, i) =>
+        Math.abs(to[i]! - from[i]!) > 0.1 ? [(value - from[i]!) / (to[i]! - from[i]!)] : [],
+      );
+      expect(Math.max(...shares) - Math.min(...shares)).toBeLessThan(1e-4);
+      expect(Math.min(...shares)).toBeGreaterThan(0);
+      expect(Math.max(...shares)).toBeLessThan(1);
+    }
+  });
+
   it('of copy are given the picture itself', () => {
     const { input, target, caption } = pictureExample('copy', 5, 3, 32);
     expect(input).toEqual(target);
@@ -195,8 +216,13 @@ describe('a unified model', () => {
       captionDropout: 0.2,
       objective: model.objective,
     };
+    const tasks = ['canny', 'depth', 'reference'] as const;
     const kinds = Array.from({ length: 40 }, (_, step) => {
-      const { captions, inputs } = instructionBatch(batches, 0.4, ['canny', 'depth', 'reference'], step);
+      const { captions, inputs } = instructionBatch(
+        batches,
+        { textShare: 0.4, tasks: [...tasks], blend: 0 },
+        step,
+      );
       expect(captions.every((text) => text.includes('<img>') === (inputs !== undefined))).toBe(true);
       return captions.map((text) => /^(canny|depth|the thing in) <img>/.exec(text)?.[1] ?? 'text');
     });

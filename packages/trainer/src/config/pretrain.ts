@@ -120,6 +120,8 @@ const unifiedSchema = section({
   model: unifiedModel,
   // How many of the batches are captions without a picture; these tasks with pictures share the rest, one named twice two shares.
   text_share: real(0, 1).default(0.4),
+  // How often the edges or depth map that are given are mixed with the picture asked for, by a share drawn anew.
+  blend: real(0, 1).default(0),
   tasks: list(choice(pictureTasks), 1, 100).default([...pictureTasks]),
 });
 

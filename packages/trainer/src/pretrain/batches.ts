@@ -10,7 +10,7 @@ import {
   sampleScene,
   toPlanes,
 } from '../world/index.ts';
-import { pictureExample } from './tasks.ts';
+import { blended, pictureExample } from './tasks.ts';
 
 export interface WorldBatches {
   readonly worldSeed: number;
@@ -25,24 +25,34 @@ export interface WorldBatches {
 
 const plain = { sampling: null, minSnrGamma: null, offset: 0 } as const;
 
+/** What a model that reads pictures is taught. */
+export interface InstructionMix {
+  /** How often it is the task without pictures, the world's captions; `tasks` share the rest. */
+  readonly textShare: number;
+  readonly tasks: readonly PictureTask[];
+  /** How often the edges or the depth map are mixed with the picture asked for, which shows where in them to look. */
+  readonly blend: number;
+}
+
 /**
  * The batch of a step of a model that reads pictures: one task for all of it, since their sequences differ in length.
- * @param textShare how often it is the task without pictures, the world's captions; `tasks` share the rest
  */
 export function instructionBatch(
   batches: WorldBatches,
-  textShare: number,
-  tasks: readonly PictureTask[],
+  { textShare, tasks, blend }: InstructionMix,
   step: number,
 ): Batch {
   const draw = draws(batches.seed ^ 0x7a5c, step);
-  return draw.chance(textShare) ? worldBatch(batches, step) : pictureBatch(batches, step, draw.pick(tasks));
+  return draw.chance(textShare)
+    ? worldBatch(batches, step)
+    : pictureBatch(batches, step, draw.pick(tasks), blend);
 }
 
 function pictureBatch(
   { worldSeed, seed, batchSize, size, captionDropout, objective }: WorldBatches,
   step: number,
   task: PictureTask,
+  blend: number,
 ): Batch {
   const numbers = 3 * size * size;
   const pictures = new Float32Array(batchSize * numbers);
@@ -51,7 +61,10 @@ function pictureBatch(
   const captions = places.map((index, b) => {
     const example = pictureExample(task, worldSeed, index, size);
     pictures.set(toPlanes(example.target), b * numbers);
-    inputs.set(toPlanes(example.input), b * numbers);
+    const mix = draws(seed ^ 0xb1e4, index);
+    const isMixed = (task === 'canny' || task === 'depth') && mix.chance(blend);
+    const input = isMixed ? blended(example.input, example.target, mix.uniform()) : example.input;
+    inputs.set(toPlanes(input), b * numbers);
     const dropped = draws(seed ^ 0xd20b, index).chance(captionDropout);
     return instructionOf(task, dropped ? '' : example.caption);
   });

@@ -15,9 +15,13 @@ import { type BatchTensors, batchTensors, errorsOf } from '../train/batch.ts';
 import { runSteps } from '../train/steps.ts';
 import { UserError } from '../userError.ts';
 import { instructionVocabulary, maxTokens, vocabulary } from '../world/index.ts';
-import { instructionBatch, worldBatch } from './batches.ts';
+import { type InstructionMix, instructionBatch, worldBatch } from './batches.ts';
 import { firstState, type Lesson, type PretrainState, pretrainStep, type Weights } from './step.ts';
 import { taskSheet } from './taskSheet.ts';
+
+function mixOf({ text_share: textShare, tasks, blend }: UnifiedJob): InstructionMix {
+  return { textShare, tasks, blend };
+}
 
 /** What a model that draws learns: pictures of the world, with their captions and, where it reads them, with pictures. */
 function drawingLesson(model: Pretrained, config: PainterConfig): Lesson<BatchTensors> {
@@ -32,14 +36,14 @@ function drawingLesson(model: Pretrained, config: PainterConfig): Lesson<BatchTe
   return {
     batch: (step) => {
       const drawn =
-        'text_share' in config
-          ? instructionBatch(batches, config.text_share, config.tasks, step)
-          : worldBatch(batches, step);
+        'text_share' in config ? instructionBatch(batches, mixOf(config), step) : worldBatch(batches, step);
       return batchTensors(drawn, model);
     },
     loss: (batch) => mean(errorsOf(model, batch)),
   };
 }
+
+type UnifiedJob = Extract<PainterConfig, { text_share: number }>;
 
 /** What pretraining makes. */
 export type Pretrained = WorldModel | UnifiedModel;

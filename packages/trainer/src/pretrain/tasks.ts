@@ -28,6 +28,11 @@ export function edgePicture(picture: Picture): Picture {
   return fromPlane(picture.width, picture.height, canny(luma(picture)));
 }
 
+/** (1 - share) of the first picture and `share` of the second. */
+export function blended(first: Picture, second: Picture, share: number): Picture {
+  return { ...first, data: first.data.map((value, i) => (1 - share) * value + share * second.data[i]!) };
+}
+
 /** Scene `index` of the world, or, where it has several things, the next one under another number that has one. */
 function singleScene(seed: number, index: number): Scene {
   for (let attempt = 0; ; attempt += 1) {
