@@ -5,15 +5,17 @@
 import fs from 'node:fs';
 import { join } from 'node:path';
 import { loadState, stateOf } from '@deftjs/autograd/nn';
-import { asFloat32, type HostTensor, type JsonConfig, writeSafetensors } from '@deftjs/models';
+import { asFloat32, type JsonConfig } from '@deftjs/models';
 import { openWeights, readConfigFile } from '@deftjs/models/node';
-import { read, type Tensor, tensor, toHalfBits } from '@deftjs/tensor';
+import { type Tensor, tensor } from '@deftjs/tensor';
 import { UserError } from '../userError.ts';
 import { instructionVocabulary, vocabulary } from '../world/index.ts';
+import { checkWords, idsOf } from '../world/vocabulary.ts';
 import { openPipelineModel, savePipeline } from './pipelineFolder.ts';
 import { PipelineModel } from './pipelines.ts';
 import type { TextToImage } from './textToImage.ts';
 import { UnifiedModel } from './unified.ts';
+import { weightFile } from './weightFile.ts';
 import { WorldModel } from './world.ts';
 
 /** A kind of model that `deft pretrain` makes: what its folder holds. */
@@ -86,22 +88,16 @@ export async function saveBase(
   { weights = stateOf(model), dtype = 'f16' }: SaveOptions = {},
 ): Promise<void> {
   const kind = model instanceof WorldModel ? world : unified;
-  const words = Object.fromEntries(kind.words.map((word, id) => [word, id]));
   const configs = {
     'model_index.json': kind.index,
     ...configsOf(model),
-    'tokenizer/vocab.json': words,
+    'tokenizer/vocab.json': idsOf(kind.words),
   };
   for (const [name, config] of Object.entries(configs)) write(name, text(config));
   for (const [part, file] of Object.entries(kind.weights)) {
-    const tensors: Record<string, HostTensor> = {};
-    for (const [path, value] of Object.entries(weights)) {
-      if (!path.startsWith(`${part}.`)) continue;
-      const values = await read(value);
-      const data = dtype === 'f16' ? Uint16Array.from(values, toHalfBits) : Float32Array.from(values);
-      tensors[path.slice(part.length + 1)] = { dtype, shape: value.shape, data };
-    }
-    write(`${part}/${file}`, writeSafetensors(tensors, { format: 'pt' }));
+    const own = Object.entries(weights).filter(([path]) => path.startsWith(`${part}.`));
+    const named = Object.fromEntries(own.map(([path, value]) => [path.slice(part.length + 1), value]));
+    write(`${part}/${file}`, await weightFile(named, dtype));
   }
 }
 
@@ -140,11 +136,7 @@ export async function loadBase(folder: string): Promise<TextToImage> {
 }
 
 async function loadOwn(folder: string, kind: Kind): Promise<WorldModel | UnifiedModel> {
-  const words = await readPart(folder, 'tokenizer/vocab.json');
-  // Words may be appended later, but those that the base was trained with keep their ids.
-  const moved = Object.entries(words).find(([word, id]) => kind.words[Number(id)] !== word);
-  if (moved)
-    throw new UserError(`${folder}: its word "${moved[0]}" has another id in this version's vocabulary`, 2);
+  checkWords(folder, await readPart(folder, 'tokenizer/vocab.json'), kind.words);
   const model = kind === world ? await newWorld(folder) : await newUnified(folder);
   const state: Record<string, Tensor> = {};
   for (const part of Object.keys(kind.weights)) {

@@ -39,17 +39,26 @@ const textEncoder = section({
   num_attention_heads: whole(1, 64).default(4),
 });
 
+/** How a model that sees patches cuts its pictures. */
+const patches = { picture_size: whole(8, 1024).default(32), patch_size: whole(1, 64).default(4) };
+
+const isInPatches = ({
+  picture_size: size,
+  patch_size: patch,
+}: {
+  picture_size: number;
+  patch_size: number;
+}) => size % patch === 0;
+const notInPatches = { error: 'expected a patch_size that divides picture_size' };
+
 /** The part of diffusers' OmniGenTransformer2DModel configuration that a unified model chooses; it draws pixels. */
 const transformer = section({
-  picture_size: whole(8, 1024).default(32),
-  patch_size: whole(1, 64).default(4),
+  ...patches,
   hidden_size: whole(8, 4096).default(160),
   intermediate_size: whole(8, 16384).default(448),
   num_layers: whole(1, 64).default(6),
   num_attention_heads: whole(1, 64).default(4),
-}).refine(({ picture_size: size, patch_size: patch }) => size % patch === 0, {
-  error: 'expected a patch_size that divides picture_size',
-});
+}).refine(isInPatches, notInPatches);
 
 const worldModel = section({
   unet: unet.prefault({}),
@@ -62,17 +71,14 @@ const unifiedModel = section({ transformer });
 
 /** The part of transformers' CLIPConfig that a dual encoder chooses; the vocabulary is the world's. */
 const dualEncoder = section({
-  picture_size: whole(8, 1024).default(32),
-  patch_size: whole(1, 64).default(4),
+  ...patches,
   hidden_size: whole(8, 4096).default(96),
   intermediate_size: whole(8, 16384).default(256),
   num_attention_heads: whole(1, 64).default(4),
   vision_layers: whole(1, 48).default(3),
   text_layers: whole(1, 48).default(2),
   projection_dim: whole(1, 4096).default(64),
-}).refine(({ picture_size: size, patch_size: patch }) => size % patch === 0, {
-  error: 'expected a patch_size that divides picture_size',
-});
+}).refine(isInPatches, notInPatches);
 
 const encoderModel = section({ clip: dualEncoder });
 

@@ -96,17 +96,16 @@ export async function readImageFolder(folder: string, options: FolderOptions): P
     const row = rowOf.get(path);
     const label = row ? `${metadataFile}:${row.line}: ${path}` : path;
     try {
-      const decoded = async (name: string) =>
-        decodeImage(await readInside(root, name, maxImageBytes), options.size);
-      const pixels = await decoded(path);
-      const whole = options.keepWhole
-        ? await decodeWhole(await readInside(root, path, maxImageBytes), options.size)
-        : null;
+      const bytes = await readInside(root, path, maxImageBytes);
+      const pixels = await decodeImage(bytes, options.size);
+      const whole = options.keepWhole ? await decodeWhole(bytes, options.size) : null;
       const hasMore = whole !== null && whole.width !== whole.height;
       const input = row?.input
-        ? await decoded(row.input).catch((error: Error) => {
-            throw new Error(`${row.input}: ${error.message}`);
-          })
+        ? await readInside(root, row.input, maxImageBytes)
+            .then((given) => decodeImage(given, options.size))
+            .catch((error: Error) => {
+              throw new Error(`${row.input}: ${error.message}`);
+            })
         : null;
       const sidecar = `${path.slice(0, path.length - extname(path).length)}.txt`;
       const beside = names.includes(sidecar) ? await readSidecar(root, sidecar) : null;

@@ -15,6 +15,7 @@ import {
 import { openClipTokenizer, openWeights, readConfigFile } from '@deftjs/models/node';
 import { type Device, narrow, read, squeeze, type Tensor, tensor } from '@deftjs/tensor';
 import { UserError } from '../userError.ts';
+import { checkWords } from '../world/vocabulary.ts';
 import { encoderTokens, encoderVocabulary, worldTokenizer } from './worldEncoder.ts';
 
 /** Vectors of length one. */
@@ -51,7 +52,7 @@ export async function openPictureEncoder(folder: string, device: Device): Promis
       if (reader !== worldTokenizer.tokenizer_class) {
         return clipEncoder('CLIP', model, prepare, await openClipTokenizer(folder), device);
       }
-      await checkWords(folder);
+      checkWords(folder, await readConfigFile(join(folder, 'vocab.json')), encoderVocabulary);
       const tokenizer = { length: encoderTokens('').length, encode: encoderTokens };
       return clipEncoder('world CLIP', model, prepare, tokenizer, device);
     }
@@ -75,15 +76,6 @@ export async function openPictureEncoder(folder: string, device: Device): Promis
 
 function kindOf({ model_type: type }: JsonConfig): string {
   return type === undefined ? 'a model without model_type' : `model_type ${JSON.stringify(type)}`;
-}
-
-/** @throws {UserError} when the folder's words are not those of this version */
-async function checkWords(folder: string): Promise<void> {
-  const words = await readConfigFile(join(folder, 'vocab.json'));
-  const moved = Object.entries(words).find(([word, id]) => encoderVocabulary[Number(id)] !== word);
-  if (moved) {
-    throw new UserError(`${folder}: its word "${moved[0]}" has another id in this version's vocabulary`, 2);
-  }
 }
 
 function clipEncoder(

@@ -2,7 +2,7 @@
  * The project's own dual encoder: CLIP (arXiv 2103.00020) in small, taught on the picture world. What it measures is a proxy for
  * what the real CLIP would: it knows the world's words and pictures, and nothing else.
  */
-import { CLIPModel, type JsonConfig } from '@deftjs/models';
+import type { JsonConfig } from '@deftjs/models';
 import { maxTokens, subjectWords, tokenOf, vocabulary, wordsOf } from '../world/index.ts';
 
 /** What the folder's tokenizer_config.json says. */
@@ -88,8 +88,4 @@ export function worldProcessor(size: number): JsonConfig {
     image_mean: [0.5, 0.5, 0.5],
     image_std: [0.5, 0.5, 0.5],
   };
-}
-
-export function newWorldEncoder(shape: WorldEncoderShape): CLIPModel {
-  return new CLIPModel(worldEncoderConfig(shape));
 }

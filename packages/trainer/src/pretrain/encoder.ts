@@ -1,27 +1,24 @@
 /** Training the dual encoder from scratch on the picture world, by the symmetric loss of CLIP (arXiv 2103.00020, figure 3). */
 import { initialize, stateOf, withState } from '@deftjs/autograd/nn';
-import type { CLIPModel } from '@deftjs/models';
+import { CLIPModel } from '@deftjs/models';
 import {
   add,
   arange,
   crossEntropy,
   type Device,
-  type HostTensor,
   mul,
   read,
   type Tensor,
   tensor,
-  toHalfBits,
   transpose,
   treeLeaves,
-  writeSafetensors,
 } from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
+import { weightFile } from '../base/weightFile.ts';
 import type { EncoderConfig } from '../config/index.ts';
 import {
   encoderTokens,
   encoderVocabulary,
-  newWorldEncoder,
   worldEncoderConfig,
   worldProcessor,
   worldTokenizer,
@@ -29,9 +26,9 @@ import {
 import { beat } from '../progress/index.ts';
 import { chartPng, lossChart } from '../report/index.ts';
 import type { Run } from '../runs/index.ts';
-import { runSteps } from '../train/steps.ts';
 import { caption, draws, maxTokens, renderScene, sampleScene, toPlanes } from '../world/index.ts';
-import { firstState, type Lesson, type PretrainState, pretrainStep, type Weights } from './step.ts';
+import { idsOf } from '../world/vocabulary.ts';
+import { type Lesson, runPretraining, type Weights } from './step.ts';
 import { heldOutWorld } from './taskSheet.ts';
 
 /** Pictures [N, 3, S, S] in [-1, 1] and their captions, i32 [N, L]: number i belongs to number i. */
@@ -100,21 +97,10 @@ export async function pretrainEncoder(config: EncoderConfig, run: Run, signal: A
   const { device, why } = await openDevice(config.device);
   console.error(`deft: ${why}`);
   const shape = config.model.clip;
-  const model = newWorldEncoder(shape);
+  const model = new CLIPModel(worldEncoderConfig(shape));
   initialize(model, config.seed);
-  const began = performance.now();
-  const isOutOfTime = (): boolean =>
-    config.minutes !== null && performance.now() - began > 60_000 * config.minutes;
-  const { state, losses } = await runSteps<PretrainState>({
-    label: `pretrain ${config.name}`,
-    run,
-    total: config.steps,
-    checkpointEvery: config.checkpoint_every,
-    keepCheckpoints: config.keep_checkpoints,
-    first: firstState(model, config),
-    step: pretrainStep(model, config, lessonOf(model, config), device),
-    stop: () => signal.aborted || isOutOfTime(),
-  });
+  const lesson = lessonOf(model, config);
+  const { state, losses } = await runPretraining(model, config, lesson, { run, device, signal });
   beat('other');
   const weights = { ...stateOf(model), ...state.average };
   const share = await retrieval(model, shape.picture_size, state.average, device);
@@ -135,16 +121,8 @@ async function saveEncoder(run: Run, config: EncoderConfig, weights: Weights): P
     'config.json': worldEncoderConfig(shape),
     'preprocessor_config.json': worldProcessor(shape.picture_size),
     'tokenizer_config.json': worldTokenizer,
-    'vocab.json': Object.fromEntries(encoderVocabulary.map((word, id) => [word, id])),
+    'vocab.json': idsOf(encoderVocabulary),
   };
   for (const [name, contents] of Object.entries(files)) run.write(`encoder/${name}`, json(contents));
-  const tensors: Record<string, HostTensor> = {};
-  for (const [path, value] of Object.entries(weights)) {
-    tensors[path] = {
-      dtype: 'f16',
-      shape: value.shape,
-      data: Uint16Array.from(await read(value), toHalfBits),
-    };
-  }
-  run.write('encoder/model.safetensors', writeSafetensors(tensors, { format: 'pt' }));
+  run.write('encoder/model.safetensors', await weightFile(weights, 'f16'));
 }

@@ -12,11 +12,10 @@ import { beat } from '../progress/index.ts';
 import { chartPng, gridPng, lossChart } from '../report/index.ts';
 import type { Run } from '../runs/index.ts';
 import { type BatchTensors, batchTensors, errorsOf } from '../train/batch.ts';
-import { runSteps } from '../train/steps.ts';
 import { UserError } from '../userError.ts';
 import { instructionVocabulary, maxTokens, vocabulary } from '../world/index.ts';
 import { type InstructionMix, instructionBatch, worldBatch } from './batches.ts';
-import { firstState, type Lesson, type PretrainState, pretrainStep, type Weights } from './step.ts';
+import { type Lesson, runPretraining, type Weights } from './step.ts';
 import { taskSheet } from './taskSheet.ts';
 
 function mixOf({ text_share: textShare, tasks, blend }: UnifiedJob): InstructionMix {
@@ -138,19 +137,11 @@ export async function pretrain(config: PainterConfig, run: Run, signal: AbortSig
   console.error(`deft: ${why}`);
   const model = newModel(config);
   if (config.start !== null) await startFrom(model, config.start);
-  const began = performance.now();
-  const isOutOfTime = (): boolean =>
-    config.minutes !== null && performance.now() - began > 60_000 * config.minutes;
   const isSampled = (done: number): boolean => done % config.sample_every === 0;
-  const finished = await runSteps<PretrainState>({
-    label: `pretrain ${config.name}`,
+  const finished = await runPretraining(model, config, drawingLesson(model, config), {
     run,
-    total: config.steps,
-    checkpointEvery: config.checkpoint_every,
-    keepCheckpoints: config.keep_checkpoints,
-    first: firstState(model, config),
-    step: pretrainStep(model, config, drawingLesson(model, config), device),
-    stop: () => signal.aborted || isOutOfTime(),
+    device,
+    signal,
     after: async ({ average }, done) => {
       if (!isSampled(done)) return;
       beat('other');

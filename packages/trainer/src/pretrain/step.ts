@@ -1,4 +1,4 @@
-/** The training step that every pretraining job takes: gradient, clipping, AdamW, a moving average of the weights. */
+/** What every pretraining job does: steps of gradient, clipping, AdamW and a moving average of the weights. */
 import { valueAndGrad } from '@deftjs/autograd';
 import { type Module, setTraining, trainableState, withState } from '@deftjs/autograd/nn';
 import { adamW, clipByGlobalNorm, cosine, movingAverage, warmup } from '@deftjs/autograd/optim';
@@ -14,9 +14,10 @@ import {
   treeMap,
 } from '@deftjs/tensor';
 import type { PretrainConfig } from '../config/index.ts';
+import type { Run } from '../runs/index.ts';
 import { guarded } from '../train/finite.ts';
 import { averageDecay } from '../train/rates.ts';
-import type { Taken } from '../train/steps.ts';
+import { type Finished, runSteps, type Taken } from '../train/steps.ts';
 
 export type Weights = Record<string, Tensor>;
 
@@ -49,7 +50,7 @@ function learningRates(config: PretrainConfig): (step: number) => number {
 }
 
 /** The state that training starts from. */
-export function firstState(model: Module, config: PretrainConfig): PretrainState {
+function firstState(model: Module, config: PretrainConfig): PretrainState {
   // Steps use their state up, so it must not be the model's own tensors, nor one tensor twice.
   const copy = (): Weights => treeMap(alias, trainableState(model));
   const weights = copy();
@@ -57,7 +58,7 @@ export function firstState(model: Module, config: PretrainConfig): PretrainState
 }
 
 /** The training step of a model: one compiled program. The state passed in is used up. */
-export function pretrainStep<B extends Tree>(
+function pretrainStep<B extends Tree>(
   model: Module,
   config: PretrainConfig,
   lesson: Lesson<B>,
@@ -92,4 +93,35 @@ export function pretrainStep<B extends Tree>(
     for (const spent of [...treeLeaves(batch), result.loss, result.norm]) spent.dispose();
     return { state: result.state, loss, measured: { learning_rate: learningRate, gradient_norm: norm } };
   };
+}
+
+export interface PretrainRun {
+  readonly run: Run;
+  readonly device: Device;
+  readonly signal: AbortSignal;
+  /** Called when `done` steps are done, before a checkpoint of them is saved. */
+  readonly after?: (state: PretrainState, done: number) => Promise<void>;
+}
+
+/** Takes the steps of the job that are left, until its time is up or the signal is given. @throws {UserError} as `runSteps` */
+export function runPretraining<B extends Tree>(
+  model: Module,
+  config: PretrainConfig,
+  lesson: Lesson<B>,
+  { run, device, signal, after }: PretrainRun,
+): Promise<Finished<PretrainState>> {
+  const began = performance.now();
+  const isOutOfTime = (): boolean =>
+    config.minutes !== null && performance.now() - began > 60_000 * config.minutes;
+  return runSteps<PretrainState>({
+    label: `pretrain ${config.name}`,
+    run,
+    total: config.steps,
+    checkpointEvery: config.checkpoint_every,
+    keepCheckpoints: config.keep_checkpoints,
+    first: firstState(model, config),
+    step: pretrainStep(model, config, lesson, device),
+    stop: () => signal.aborted || isOutOfTime(),
+    ...(after && { after }),
+  });
 }

@@ -5,6 +5,7 @@
  * `maxTokens`. The order of the list is the order of the embedding rows of the shipped text encoder: append only.
  */
 
+import { UserError } from '../userError.ts';
 import { colours } from './palette.ts';
 import { type Shape, shapes } from './shapes.ts';
 
@@ -40,6 +41,27 @@ export const vocabulary: readonly string[] = [
 
 /** Length of every row of token ids. */
 export const maxTokens = 20;
+
+/** The token id of each word, as a model's vocab.json has them. */
+export function idsOf(words: readonly string[]): Record<string, number> {
+  return Object.fromEntries(words.map((word, id) => [word, id]));
+}
+
+/**
+ * Checks that the words of a model's vocab.json have the ids that they had when it was trained: others may be appended
+ * later, but these keep theirs.
+ * @throws {UserError} naming the folder and a word that has another id among `words`
+ */
+export function checkWords(
+  folder: string,
+  saved: Readonly<Record<string, unknown>>,
+  words: readonly string[],
+): void {
+  const moved = Object.entries(saved).find(([word, id]) => words[Number(id)] !== word);
+  if (moved) {
+    throw new UserError(`${folder}: its word "${moved[0]}" has another id in this version's vocabulary`, 2);
+  }
+}
 
 const idOf: ReadonlyMap<string, number> = new Map(vocabulary.map((word, id) => [word, id]));
 
