@@ -1,4 +1,4 @@
-// npm run bench: installs the repository's and the peers' dependencies where they are missing, bundles the benchmark,
+// npm run bench, bench:profile, bench:hardware: installs the repository's and the peers' dependencies where they are missing, bundles the benchmark,
 // so that no loader stands between the engines and Node, and runs it.
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -18,7 +18,7 @@ if (modifiedMs('node_modules/.package-lock.json') < modifiedMs('package-lock.jso
 }
 const { build, stop } = await import('esbuild');
 await build({
-  entryPoints: ['main.ts', 'child.ts'].map((file) => join(here, file)),
+  entryPoints: ['main.ts', 'child.ts', 'profile.ts', 'hardware.ts'].map((file) => join(here, file)),
   outdir: join(here, 'dist'),
   bundle: true,
   splitting: true,
@@ -30,4 +30,7 @@ await build({
   logLevel: 'warning',
 });
 await stop(); // or its service process lives as long as the benchmark
-process.exitCode = await runNode([join(here, 'dist/main.js'), ...process.argv.slice(2)]);
+const [first, ...rest] = process.argv.slice(2);
+const script =
+  first === 'profile' || first === 'hardware' ? [first, ...rest] : ['main', ...process.argv.slice(2)];
+process.exitCode = await runNode([join(here, `dist/${script[0]}.js`), ...script.slice(1)]);

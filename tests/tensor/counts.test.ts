@@ -44,6 +44,7 @@ function trainingStep(parameters: Tensors, data: Tensors, loss: (p: Tensors, dat
 const capabilities: Capabilities = {
   f16: false,
   subgroupSize: 0,
+  matrices: false,
   software: false,
   keptScores: 0,
   maxWorkgroupsPerDimension: 65535,

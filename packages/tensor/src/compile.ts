@@ -7,8 +7,8 @@
  * function and builds no graph. So whatever changes from call to call has to be a tensor among the arguments.
  */
 import { detachedGraph } from './compiler/ir.ts';
-import { type Device, getDevice, type Program, type Storage } from './device.ts';
-import { DisposedError, formatShapes, ShapeError } from './errors.ts';
+import { type Device, getDevice, type KernelTime, type Program, type Storage } from './device.ts';
+import { DeviceError, DisposedError, formatShapes, ShapeError } from './errors.ts';
 import { evaluate, storageOn } from './evaluate.ts';
 import { Lru } from './lru.ts';
 import { currentScope, disown, own } from './scope.ts';
@@ -42,6 +42,12 @@ export interface CompiledFunction<A extends readonly Tree[], R extends Tree> {
   readonly signatures: number;
   /** The kernels of the program for these arguments, as `Program.explain` prints them. Runs nothing. */
   explain(...args: A): Promise<string>;
+  /**
+   * How long each kernel of that program takes on its own (see `Program.profile`). Reads and writes none of the
+   * arguments.
+   * @throws DeviceError when the device does not launch kernels one by one
+   */
+  profile(...args: A): Promise<readonly KernelTime[]>;
   /** Frees the programs. Calling the function afterwards throws. */
   dispose(): void;
 }
@@ -104,6 +110,11 @@ export function compile<A extends readonly Tree[], R extends Tree>(
       fn,
       options: options.device ? { device: options.device } : {},
       explain: async (...args: A) => (await prepare(args)).program.explain(),
+      profile: async (...args: A) => {
+        const { program } = await prepare(args);
+        if (program.profile) return program.profile();
+        throw new DeviceError(`profile: device ${device!.kind} does not launch kernels one by one`);
+      },
       dispose: () => {
         disposed = true;
         known.clear();

@@ -29,6 +29,17 @@ export interface Graph {
   readonly donations: ReadonlyMap<number, number>;
 }
 
+/** What a kernel of a program costs. */
+export interface KernelTime {
+  readonly label: string;
+  /** Kind and index space. */
+  readonly description: string;
+  readonly milliseconds: number;
+  /** Arithmetic operations of one run, and bytes if each element that is touched moves once. */
+  readonly flops: number;
+  readonly bytes: number;
+}
+
 /** A compiled graph. Owns its temporaries until disposed. */
 export interface Program {
   /**
@@ -38,6 +49,11 @@ export interface Program {
   run(inputs: readonly Storage[]): Storage[];
   /** One line for each kernel: label, index space, bytes, flops; then the generated source. */
   explain(): string;
+  /**
+   * How long each kernel takes on its own, one after the other, on values that mean nothing; missing on devices that
+   * do not launch kernels one by one. @throws DisposedError, DeviceError
+   */
+  profile?(): Promise<readonly KernelTime[]>;
   /** Kernels that one run launches. */
   readonly kernelCount: number;
   /** Bytes of temporaries that the program holds. */

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type DType, roundTo } from '../../../packages/tensor/src/dtype.ts';
 import { contiguousView, permuteView } from '../../../packages/tensor/src/view.ts';
 import {
   type Capabilities,
@@ -55,10 +56,15 @@ const strategies: Readonly<Record<string, { capabilities: Partial<Capabilities>;
 
 const random = (length: number, seed: number) => Float32Array.from(noise(length, seed));
 
-function contraction({ batch, m, n, k, transposed: [ta, tb] }: Case, x: Float32Array, y: Float32Array) {
+function contraction(
+  { batch, m, n, k, transposed: [ta, tb] }: Case,
+  x: Float32Array,
+  y: Float32Array,
+  dtype: DType = 'f32',
+) {
   const builder = new PlanBuilder();
-  const a = builder.bind(builder.input('f32', x));
-  const b = builder.bind(builder.input('f32', y));
+  const a = builder.bind(builder.input(dtype, x));
+  const b = builder.bind(builder.input(dtype, y));
   const swap = [0, 2, 1];
   const viewA = ta ? permuteView(contiguousView([batch, k, m]), swap) : contiguousView([batch, m, k]);
   const viewB = tb ? permuteView(contiguousView([batch, n, k]), swap) : contiguousView([batch, k, n]);
@@ -152,3 +158,31 @@ for (const [name, { capabilities, cases }] of Object.entries(strategies)) {
     });
   });
 }
+
+describeWebGPU('contractions of halves', () => {
+  let device: WebGPUDevice;
+  beforeAll(async () => {
+    device = await openWebGPU((await testAdapter()).adapter);
+  });
+  afterAll(() => device.close());
+
+  // Tiles of matrices, where the adapter has any: enough of them, ending within a tile, a panel and a quad.
+  test.each([
+    ...transposes.map((transposed) => ({ batch: 6, m: 500, n: 388, k: 100, transposed })),
+    { batch: 24, m: 132, n: 131, k: 64, transposed: [false, true] },
+    { batch: 1, m: 1280, n: 1280, k: 32, transposed: [false, false] },
+  ] as const)('of %o agree with sums in float64', async (one) => {
+    const [x, y] = ([one.m, one.n] as const).map((size, i) =>
+      random(one.batch * size * one.k, 1 + i).map((value) => roundTo('f16', value)),
+    ) as [Float32Array, Float32Array];
+    const { plan, values } = contraction(one, x, y, 'f16');
+    const program = await device.preparePlan(plan);
+    const matrices = program.explain().includes('subgroupMatrixMultiplyAccumulate');
+    expect(matrices).toBe(device.capabilities.matrices);
+    program.dispose();
+    const [got] = await runPlan(device, plan, values);
+    const want = expected(one, x, y);
+    const worst = got!.reduce((most, value, i) => Math.max(most, Math.abs(value - want[i]!)), 0);
+    expect(worst).toBeLessThan(1e-4);
+  });
+});

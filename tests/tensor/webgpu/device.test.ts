@@ -222,7 +222,8 @@ describeWebGPU('programs', () => {
     const builder = new PlanBuilder();
     kernels(builder);
     const program = await device.preparePlan(builder.build().plan);
-    expect(program.kernelCount).toBe(6);
+    // A GPU computes folds of so few terms in one stage.
+    expect(program.kernelCount).toBe(device.capabilities.software ? 6 : 4);
     program.dispose();
     await expectAgreement(device, [kernels]);
   });

@@ -11,7 +11,7 @@ export function zero(dtype: DType, wide: boolean): string {
 /** The element at an address (i32), in a register. */
 export function loadOne(module: Module, binding: Binding, dtype: DType, address: string): string {
   requireDeclared(binding, false);
-  if (dtype === 'f16' && !module.capabilities.f16) {
+  if (isPacked(module, dtype)) {
     return `unpack2x16float(${module.cell(binding, `u32(${address}) >> 1u`)})[u32(${address}) & 1u]`;
   }
   return fromStorage(binding, dtype, module.cell(binding, address), false);
@@ -19,10 +19,40 @@ export function loadOne(module: Module, binding: Binding, dtype: DType, address:
 
 /** The four elements from an address that is a multiple of 4. */
 export function loadQuad(module: Module, binding: Binding, dtype: DType, address: string): string {
-  requireDeclared(binding, true);
-  const cell = module.cell(binding, `u32(${address}) >> 2u`);
-  if (dtype === 'f16' && !module.capabilities.f16) return `${module.call('unpackHalves')}(${cell})`;
-  return fromStorage(binding, dtype, cell, true);
+  return fromCell(module, binding, dtype, cellAt(module, binding, dtype, address, true), true);
+}
+
+/** Whether halves lie in pairs that shaders take apart. */
+function isPacked(module: Module, dtype: DType): boolean {
+  return dtype === 'f16' && !module.capabilities.f16;
+}
+
+/**
+ * The cell of storage at an address (i32), as it is: a kernel that has other work to do while the cell is on its way
+ * makes numbers of it later, by `fromCell`. Not for single halves packed in pairs, whose cell is not all theirs.
+ */
+export function cellAt(
+  module: Module,
+  binding: Binding,
+  dtype: DType,
+  address: string,
+  quad: boolean,
+): string {
+  requireDeclared(binding, quad);
+  if (!quad && isPacked(module, dtype)) throw new Error('internal: the cell of a packed half');
+  return module.cell(binding, quad ? `u32(${address}) >> 2u` : address);
+}
+
+/** What a cell holds, in a register. */
+export function fromCell(
+  module: Module,
+  binding: Binding,
+  dtype: DType,
+  cell: string,
+  quad: boolean,
+): string {
+  if (isPacked(module, dtype)) return `${module.call('unpackHalves')}(${cell})`;
+  return fromStorage(binding, dtype, cell, quad);
 }
 
 function fromStorage(binding: Binding, dtype: DType, cell: string, wide: boolean): string {

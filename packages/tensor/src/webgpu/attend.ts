@@ -185,7 +185,7 @@ class Writer {
     const { causal } = this.#kernel;
     const team = this.#team;
     team.open(body);
-    const { height, row } = team;
+    const { height } = team;
     const rows = Array.from({ length: height }, (_, r) => r);
     for (const { sums, columns } of results) {
       for (const r of rows)
@@ -194,7 +194,7 @@ class Writer {
     const sumsOf = (operand: Operand | null): string[] =>
       operand === null || this.#holdsKeys
         ? []
-        : rows.map((r) => this.#sumOf(operand, body, `${row} + ${r}u`, held));
+        : rows.map((r) => this.#sumOf(operand, body, team.row(r), held));
     const [logSums, rowSums] = [sumsOf(this.#logSum), sumsOf(this.#rowSum)];
     if (!this.#isGradient) {
       for (const r of rows) body.line(`var m${r} = f32(${LOWEST});`);
@@ -251,7 +251,7 @@ class Writer {
       ? [this.#logSum && four(this.#logSum), this.#rowSum && four(this.#rowSum)]
       : [null, null];
     const hidden = rows.map((r) => {
-      const row = sweep.let('u32', `${team.row} + ${r}u`);
+      const row = sweep.let('u32', team.row(r));
       const tests = swept % team.width === 0 ? [] : [`(${items} >= vec4u(${swept}u))`];
       if (causal) tests.push(this.#holdsKeys ? `(${items} < vec4u(${row}))` : `(${items} > vec4u(${row}))`);
       const bias = this.#mask && this.#maskAt(sweep, this.#mask, row, held, item, swept);
@@ -322,13 +322,13 @@ class Writer {
         this.#store(block, result, r, factor);
       }
       if (!this.#isGradient) this.#storeLogSum(block, r, totals[r]!);
-      body.nest(`if (${team.row} + ${r}u < ${this.#attending.held}u)`, block);
+      body.nest(`if (${team.row(r)} < ${this.#attending.held}u)`, block);
     }
   }
 
   #store(block: Statements, { sums, columns, access }: Gathered, r: number, factor: string): void {
     const team = this.#team;
-    const start = `(${team.slice} * ${this.#attending.held}u + ${team.row} + ${r}u) * ${columns}u`;
+    const start = `(${team.slice} * ${this.#attending.held}u + ${team.row(r)}) * ${columns}u`;
     for (let c = 0; c < team.groups(columns); c += 1) {
       const column = block.let('u32', `${c * team.width}u + ${team.place} * 4u`);
       const value = `(${sums}${r}_${c} * ${factor})`;
@@ -349,7 +349,7 @@ class Writer {
     if (output === undefined) return;
     const access = this.#bindings.output(output);
     const team = this.#team;
-    const address = `${team.slice} * ${this.#attending.held}u + ${team.row} + ${r}u`;
+    const address = `${team.slice} * ${this.#attending.held}u + ${team.row(r)}`;
     const value = `select(m${r} + log(${total}), ${this.#module.call('infinity')}(), ${total} == 0.0)`;
     block.line(`if (${team.place} == 0u) { ${storeOne(this.#module, access, address, value)} }`);
   }

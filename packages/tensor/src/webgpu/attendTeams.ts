@@ -3,14 +3,14 @@
  * at a time, and four of every `width` columns of the results.
  *
  *   subgroupTeam   for adapters that compute on the CPU: a subgroup, which passes registers around (broadcastTile.ts)
- *   sharingTeam    for GPUs: 16 by 16 invocations that stage what they read, and weights, in workgroup memory
+ *   sharingTeam    for GPUs: 8 by 16 invocations that stage what they read, and weights, in workgroup memory
  */
 import type { Attending, Gathered } from './attend.ts';
 import { columnsOfB, rowsOfA } from './broadcastTile.ts';
 import { COMPONENTS } from './contract.ts';
 import { GROUP, LANE, loopStart } from './launch.ts';
 import { Statements } from './module.ts';
-import { SIDE, STEPS, stage } from './sharedTile.ts';
+import { DOWN, Panel, rowOf, rowsAt, SIDE, STEPS, sweepPanels, TILE_LANES, WIDTH } from './panels.ts';
 
 export interface Team {
   readonly workgroupSize: number;
@@ -20,11 +20,12 @@ export interface Team {
   /** Rows of an invocation, and of the team or the teams that share a sweep. */
   readonly height: number;
   readonly rows: number;
-  /** WGSL, u32: the batch, the first row of all and of this invocation, and the invocation's place in its team. */
+  /** WGSL, u32: the batch, the first row of all, and the invocation's place in its team. */
   readonly slice: string;
   readonly top: string;
-  readonly row: string;
   readonly place: string;
+  /** WGSL, u32: row `r` of this invocation; beyond the last row where there is none. */
+  row(r: number): string;
   /** Groups of columns that there are. */
   groups(columns: number): number;
   /** Declares the names. */
@@ -74,8 +75,8 @@ export function subgroupTeam({ module, batch, held, swept, products, results }: 
     rows: height,
     slice: 'slice',
     top: 'row',
-    row: 'row',
     place,
+    row: (r) => `row + ${r}u`,
     groups,
     open: (body) => {
       if (lanes > 1) module.useSubgroups();
@@ -142,50 +143,68 @@ export function subgroupTeam({ module, batch, held, swept, products, results }: 
   };
 }
 
-export function sharingTeam({ module, batch, held, swept }: Attending): Team {
-  const width = 4 * SIDE;
-  const fits = (height: number): boolean =>
-    4 * SIDE * (STEPS * height + STEPS * 4 + width * height) <= module.capabilities.maxWorkgroupStorageBytes;
-  const height = [4, 2].find((own) => fits(own) && held > (SIDE * own) / 2) ?? 1;
-  const tile = SIDE * height;
+/** Vectors of scores and sums that an invocation of a sharing team keeps. */
+const MOST_VECTORS = 32;
+
+export function sharingTeam({ module, batch, held, swept, products, results }: Attending): Team {
+  const { subgroupSize, maxWorkgroupStorageBytes } = module.capabilities;
+  const groups = (columns: number): number => Math.ceil(columns / WIDTH);
+  const perRow = products.length + results.reduce((count, { columns }) => count + groups(columns), 0);
+  /** Quads from the weights of an item to those of the next: one more than a tile has (see panels.ts). */
+  const quadsOf = (height: number): number => Math.ceil((DOWN * height) / 4) + 1;
+  const fits = (height: number): boolean => {
+    const quads = STEPS * (quadsOf(height) + WIDTH / 4 + 1) + WIDTH * quadsOf(height);
+    return 16 * quads <= maxWorkgroupStorageBytes && height * perRow <= MOST_VECTORS;
+  };
+  const height = [8, 4, 2].find((own) => fits(own) && held > (DOWN * own) / 2) ?? 1;
+  const tile = DOWN * height;
+  const stride = quadsOf(height);
   const down = Math.ceil(held / tile);
   const rows = Array.from({ length: height }, (_, r) => r);
-  const groups = (columns: number): number => Math.ceil(columns / width);
-  const shared = `weights`;
-  module.declare(`var<workgroup> ${shared}: array<f32, ${width * tile}>;`);
+  module.declare(`var<workgroup> weights: array<vec4f, ${WIDTH * stride}>;`);
+  const slice = 'slice';
   /** Folds values of the invocations with the same rows, which all of them get. */
   const folded = (
     block: Statements,
     values: readonly string[],
     fold: (x: string, y: string) => string,
   ): string[] => {
+    if (subgroupSize >= SIDE) {
+      module.useSubgroups();
+      return values.map((value) => {
+        let all = block.let('f32', value);
+        for (let far = SIDE / 2; far >= 1; far /= 2) {
+          all = block.let('f32', fold(all, `subgroupShuffleXor(${all}, ${far}u)`));
+        }
+        return all;
+      });
+    }
+    const at = (r: number) => `(y * ${height}u + ${r}u) * ${SIDE / 4}u`;
     block.line('workgroupBarrier();');
     values.forEach((value, r) => {
-      block.line(`${shared}[(y * ${height}u + ${r}u) * ${SIDE}u + x] = ${value};`);
+      block.line(`weights[${at(r)} + x / 4u][x % 4u] = ${value};`);
     });
     block.line('workgroupBarrier();');
-    const names = rows.map((r) => {
-      const name = module.fresh('f');
-      block.line(`var ${name} = ${shared}[(y * ${height}u + ${r}u) * ${SIDE}u];`);
-      return name;
+    return rows.map((r) => {
+      const quads = Array.from({ length: SIDE / 4 }, (_, i) =>
+        block.let('vec4f', `weights[${at(r)} + ${i}u]`),
+      );
+      const [one, two, three, four] = COMPONENTS.map((c) =>
+        quads.map((quad) => `${quad}.${c}`).reduce(fold),
+      ) as [string, string, string, string];
+      return block.let('f32', fold(fold(one, two), fold(three, four)));
     });
-    const loop = new Statements(module, block);
-    names.forEach((name, r) => {
-      loop.line(`${name} = ${fold(name, `${shared}[(y * ${height}u + ${r}u) * ${SIDE}u + i]`)};`);
-    });
-    block.nest(`for (var i = 1u; i < ${SIDE}u; i += 1u)`, loop);
-    return names;
   };
   return {
-    workgroupSize: SIDE * SIDE,
+    workgroupSize: TILE_LANES,
     workgroups: batch * down,
-    width,
+    width: WIDTH,
     height,
     rows: tile,
-    slice: 'slice',
+    slice,
     top: 'top',
-    row: 'row',
     place: 'x',
+    row: (r) => `own + ${rowOf(height, 'y', r)}`,
     groups,
     open: (body) => {
       body.line(`let wanted = ${GROUP} / ${down}u;`);
@@ -194,70 +213,61 @@ export function sharingTeam({ module, batch, held, swept }: Attending): Team {
       body.line(`let top = ${GROUP} % ${down}u * ${tile}u;`);
       body.line(`let x = ${LANE} % ${SIDE}u;`);
       body.line(`let y = ${LANE} / ${SIDE}u;`);
-      body.line(`let row = select(${held}u, top + y * ${height}u, wanted < ${batch}u);`);
+      body.line(`let own = select(${held}u, top, wanted < ${batch}u);`);
     },
-    product: (_body, sweep, { name, a, b, depth }) => {
+    product: (body, sweep, { name, a, b, depth }) => {
       for (const r of rows) sweep.line(`var ${name}${r} = vec4f();`);
       if (depth === 0) return;
-      const loop = new Statements(module, sweep);
-      const region = { slice: 'slice', depth };
-      const quadsA = stage(
-        module,
-        a,
-        'stagedA',
-        { ...region, start: 'top', extent: held, tile },
-        sweep,
-        loop,
-      );
-      const quadsB = stage(
-        module,
-        b,
-        'stagedB',
-        { ...region, start: 'j', extent: swept, tile: width },
-        sweep,
-        loop,
-      );
-      loop.line('workgroupBarrier();');
-      const inner = new Statements(module, loop);
-      const quad = inner.let('vec4f', `stagedB[step * ${quadsB}u + x]`);
-      for (const r of rows) {
-        const at = `(y * ${height}u + ${r}u)`;
-        inner.line(
-          `${name}${r} = fma(vec4f(stagedA[step * ${quadsA}u + ${at} / 4u][${at} % 4u]), ${quad}, ${name}${r});`,
-        );
-      }
-      loop.nest(`for (var step = 0u; step < ${STEPS}u; step += 1u)`, inner);
-      loop.line('workgroupBarrier();');
-      sweep.nest(`for (var k = 0u; k < ${depth}u; k += ${STEPS}u)`, loop);
+      const ofA = { slice, start: 'top', extent: held, tile, depth };
+      const ofB = { slice, start: 'j', extent: swept, tile: WIDTH, depth };
+      const left = new Panel(module, a, 'panelA', ofA, TILE_LANES, body);
+      const right = new Panel(module, b, 'panelB', ofB, TILE_LANES, sweep);
+      sweepPanels(module, sweep, depth, [left, right], (step) => {
+        const quad = step.let('vec4f', right.quad('step', 'x'));
+        rowsAt(step, height, 'y', (q) => left.quad('step', q)).forEach((element, r) => {
+          step.line(`${name}${r} = fma(vec4f(${element}), ${quad}, ${name}${r});`);
+        });
+      });
     },
-    gather: (_body, sweep, { weights, sums, rows: operand, columns }) => {
+    gather: (body, sweep, { weights, sums, rows: operand, columns }) => {
       if (columns === 0) return;
       sweep.line('workgroupBarrier();');
-      for (const r of rows) {
-        COMPONENTS.forEach((component, i) => {
-          sweep.line(
-            `${shared}[(x * 4u + ${i}u) * ${tile}u + y * ${height}u + ${r}u] = ${weights}${r}.${component};`,
-          );
-        });
-      }
-      for (let c = 0; c < groups(columns); c += 1) {
-        const loop = new Statements(module, sweep);
-        loop.line('let k = j + t;');
-        const region = { slice: 'slice', start: `${c * width}u`, extent: columns, tile: width, depth: swept };
-        const quads = stage(module, operand, 'stagedB', region, sweep, loop);
-        loop.line('workgroupBarrier();');
-        const inner = new Statements(module, loop);
-        const quad = inner.let('vec4f', `stagedB[step * ${quads}u + x]`);
-        for (const r of rows) {
-          const weight = `${shared}[(t + step) * ${tile}u + y * ${height}u + ${r}u]`;
-          inner.line(`${sums}${r}_${c} = fma(vec4f(${weight}), ${quad}, ${sums}${r}_${c});`);
+      COMPONENTS.forEach((component, i) => {
+        const item = `(x * 4u + ${i}u) * ${stride}u`;
+        const own = rows.map((r) => `${weights}${r}.${component}`);
+        if (height < 4) {
+          own.forEach((value, r) => {
+            const row = `(y * ${height}u + ${r}u)`;
+            sweep.line(`weights[${item} + ${row} / 4u][${row} % 4u] = ${value};`);
+          });
+          return;
         }
-        loop.nest(`for (var step = 0u; step < ${STEPS}u; step += 1u)`, inner);
-        loop.line('workgroupBarrier();');
-        sweep.nest(`for (var t = 0u; t < ${width}u; t += ${STEPS}u)`, loop);
+        for (let r = 0; r < height; r += 4) {
+          const quad = `y + ${(r / 4) * DOWN}u`;
+          sweep.line(`weights[${item} + ${quad}] = vec4f(${own.slice(r, r + 4).join(', ')});`);
+        }
+      });
+      for (let c = 0; c < groups(columns); c += 1) {
+        const region = {
+          slice,
+          start: `${c * WIDTH}u`,
+          extent: columns,
+          tile: WIDTH,
+          depth: swept,
+          from: 'j',
+        };
+        const panel = new Panel(module, operand, 'panelB', region, TILE_LANES, body);
+        sweepPanels(module, sweep, WIDTH, [panel], (step) => {
+          const quad = step.let('vec4f', panel.quad('step', 'x'));
+          const item = step.let('u32', `(k - ${STEPS}u + step) * ${stride}u`);
+          rowsAt(step, height, 'y', (q) => `weights[${item} + ${q}]`).forEach((element, r) => {
+            const sum = `${sums}${r}_${c}`;
+            step.line(`${sum} = fma(vec4f(${element}), ${quad}, ${sum});`);
+          });
+        });
       }
     },
     largest: (_body, block, values) => folded(block, values, (x, y) => `max(${x}, ${y})`),
-    total: (body, values) => folded(body, values, (x, y) => `${x} + ${y}`),
+    total: (body, values) => folded(body, values, (x, y) => `(${x} + ${y})`),
   };
 }

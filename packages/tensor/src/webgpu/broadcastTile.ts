@@ -5,7 +5,7 @@
  * time, each lane reads four columns of B for itself and its share of the rows of A, which the team passes around by
  * subgroup broadcast: no workgroup memory, no barrier. Without subgroups of known size a team is one lane.
  */
-import { COMPONENTS, type Contraction, type Tile } from './contract.ts';
+import { COMPONENTS, type Contraction, type EachResult, type Tile } from './contract.ts';
 import { GROUP, LANE, loopStart } from './launch.ts';
 import { Statements } from './module.ts';
 
@@ -60,6 +60,15 @@ export function broadcastTile(contraction: Contraction, height: number): (body: 
       row,
       column,
       height,
+      // A loop over the rows, not a copy of what is done for each: software's compilers take seconds for those.
+      visit: (block: Statements, each: EachResult): void => {
+        const names = Array.from({ length: height }, (_, r) => `c${r}`).join(', ');
+        block.line(`var results = array<vec4f, ${height}>(${names});`);
+        const inner = new Statements(module, block);
+        const at = inner.let('u32', `${row} + r`);
+        each(inner, at, column, inner.let('vec4f', 'results[r]'));
+        block.nest(`for (var r = 0u; r < ${height}u && ${row} + r < ${rows}u; r += 1u)`, inner);
+      },
     };
     for (let r = 0; r < height; r += 1) body.line(`var c${r} = vec4f();`);
     if (depth === 0) return tile;
@@ -81,7 +90,13 @@ export function broadcastTile(contraction: Contraction, height: number): (body: 
 export interface Place {
   readonly contraction: Pick<Contraction, 'a' | 'b' | 'rows' | 'columns' | 'depth'>;
   readonly lanes: number;
-  readonly tile: Pick<Tile, 'slice' | 'row' | 'column' | 'height'>;
+  /** The slice, the team's first row and the lane's first column (u32 names), and the rows of the team. */
+  readonly tile: {
+    readonly slice: string;
+    readonly row: string;
+    readonly column: string;
+    readonly height: number;
+  };
   readonly body: Statements;
   readonly loop: Statements;
   /** The steps of a turn, u32 names. */

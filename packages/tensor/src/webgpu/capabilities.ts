@@ -2,8 +2,10 @@
 export interface Capabilities {
   /** Whether shaders may declare f16 storage. Without it halves are packed in pairs. */
   readonly f16: boolean;
-  /** Lanes of every subgroup, or 0 where subgroups are missing or vary in size. */
+  /** Lanes of every subgroup, consecutive invocations; 0 where subgroups are missing or vary. */
   readonly subgroupSize: number;
+  /** Whether subgroups multiply 16 by 16 matrices of halves, adding in f32. */
+  readonly matrices: boolean;
   /** Whether the adapter computes on the CPU: there barriers and workgroup memory are slow, and threads few. */
   readonly software: boolean;
   /** Scores that an attention kernel may keep in scratch rather than compute in blocks. */
@@ -24,6 +26,25 @@ export function pageBytes({ maxBindingBytes, maxBufferBytes }: Capabilities): nu
   return Math.floor(Math.min(maxBindingBytes, maxBufferBytes) / 16) * 16;
 }
 
+/** Not yet in WebGPU: offered by Dawn when it is asked for. */
+export const MATRIX_FEATURE = 'chromium-experimental-subgroup-matrix' as GPUFeatureName;
+
+interface MatrixConfig {
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+  readonly componentType: string;
+  readonly resultComponentType: string;
+}
+
+function hasMatrices(info: GPUAdapterInfo): boolean {
+  const { subgroupMatrixConfigs } = info as { subgroupMatrixConfigs?: Iterable<MatrixConfig> };
+  return [...(subgroupMatrixConfigs ?? [])].some(
+    ({ M, N, K, componentType, resultComponentType }) =>
+      M === 16 && N === 16 && K === 16 && componentType === 'f16' && resultComponentType === 'f32',
+  );
+}
+
 /** What a device with the given adapter info, features and limits can do. */
 export function capabilitiesOf(
   info: GPUAdapterInfo,
@@ -36,6 +57,7 @@ export function capabilitiesOf(
   return {
     f16: features.has('shader-f16'),
     subgroupSize: (fixed && subgroupMinSize) || 0,
+    matrices: features.has(MATRIX_FEATURE) && hasMatrices(info),
     software,
     keptScores: software ? 2 ** 25 : 0,
     maxWorkgroupsPerDimension: limits.maxComputeWorkgroupsPerDimension,

@@ -3,7 +3,7 @@
  *
  * The operand with more rows or columns runs along the columns of the tile, which neighbouring invocations share out
  * in quads; where that is A, the roles are swapped: C^T = B^T A^T. How a tile is computed depends on the adapter:
- * broadcastTile.ts for software adapters, sharedTile.ts for GPUs.
+ * broadcastTile.ts for software adapters, sharedTile.ts for GPUs, matrixTile.ts for halves on GPUs that multiply matrices.
  */
 import { readsOf } from '../compiler/expression.ts';
 import type { ContractKernel } from '../kernel.ts';
@@ -15,10 +15,11 @@ import type { Capabilities } from './capabilities.ts';
 import { Emitter, type Value } from './emitter.ts';
 import { type Launch, launch, spaces } from './launch.ts';
 import { functionsOf } from './map.ts';
+import { matrixTile, suitsMatrices } from './matrixTile.ts';
 import { Module, Statements } from './module.ts';
 import { Operand } from './operand.ts';
 import { type Coordinate, coordinatesOf, decompose, isQuadView, Point } from './point.ts';
-import { sharedHeight, sharedTile } from './sharedTile.ts';
+import { sharedHeight, sharedTile, sharedTiles } from './sharedTile.ts';
 import type { Choose, Tiling } from './tune.ts';
 
 export const COMPONENTS = ['x', 'y', 'z', 'w'] as const;
@@ -37,16 +38,29 @@ export interface Contraction {
   readonly b: Operand;
 }
 
-/** The code that computes results, and where in the output an invocation's results are (u32 names). */
+/** Writes what is done with four columns of a row of the output: u32 names, and a vec4f of results. */
+export type EachResult = (block: Statements, row: string, column: string, result: string) => void;
+
+/** The code that computes results. */
 export interface Tile {
   readonly workgroupSize: number;
   readonly workgroups: number;
+  /** The slice that the invocation's results are in, a u32 name. */
   readonly slice: string;
-  readonly row: string;
-  /** The first of four columns. */
-  readonly column: string;
-  /** Rows of an invocation; row r is in the vec4f variable `c<r>`. */
-  readonly height: number;
+  /** Writes a visit to all results of the invocation, those beyond the last row or column too. */
+  visit(body: Statements, each: EachResult): void;
+}
+
+/** Whether m runs along the columns. */
+function isSwapped(m: number, n: number): boolean {
+  return n < 16 && m > n;
+}
+
+/** Tiles that a GPU computes the kernel's output in. */
+export function tilesOf(kernel: ContractKernel): number {
+  const [batch, m, n] = [kernel.batch, kernel.m, kernel.n].map(numel) as [number, number, number];
+  const [rows, columns] = isSwapped(m, n) ? [n, m] : [m, n];
+  return sharedTiles(batch, rows, columns, 8);
 }
 
 /** The launch of a contract kernel. */
@@ -64,7 +78,7 @@ export function emitContract(
     number,
     number,
   ];
-  const swapped = n < 16 && m > n;
+  const swapped = isSwapped(m, n);
   const [batchRank, mRank, nRank, kRank] = [kernel.batch, kernel.m, kernel.n, kernel.k].map(
     ({ length }) => length,
   ) as [number, number, number, number];
@@ -82,13 +96,15 @@ export function emitContract(
   const [a, b] = swapped ? [right, left] : [left, right];
   const [rows, columns] = swapped ? [n, m] : [m, n];
   const contraction: Contraction = { module, batch, rows, columns, depth, a, b };
-  const { kind, height } = choose(shapeClassOf(contraction)) ?? tilingFor(contraction);
-  const tiling = (kind === 'broadcast' ? broadcastTile : sharedTile)(contraction, height);
+  const single = tilingOf(contraction, choose); // before results are planned: small tiles give up quads
   const parts = { kernel, bindings, swapped, contraction };
   const results = planResults(parts);
+  const tiling = suitsMatrices(contraction) ? matrixTile(contraction) : single;
   const body = new Statements(module);
   const tile = tiling(body);
-  emitResults(parts, results, tile, body);
+  tile.visit(body, (block, row, column, result) => {
+    storeResult(parts, results, tile.slice, block, row, column, result);
+  });
   return launch(module, {
     label: kernel.label,
     description: `contract ${spaces(kernel.batch, kernel.m, kernel.n, kernel.k)}`,
@@ -96,6 +112,12 @@ export function emitContract(
     workgroups: tile.workgroups,
     body,
   });
+}
+
+/** Tiles of single numbers. */
+function tilingOf(contraction: Contraction, choose: Choose): (body: Statements) => Tile {
+  const { kind, height } = choose(shapeClassOf(contraction)) ?? tilingFor(contraction);
+  return (kind === 'broadcast' ? broadcastTile : sharedTile)(contraction, height);
 }
 
 /** The tiling by rule. */
@@ -156,45 +178,39 @@ function planResults({ kernel, bindings, swapped, contraction: { a, b } }: Parts
   return { batch, rows, columns, quad };
 }
 
-/** A loop over the rows, not a copy of the expression for each: compilers take seconds for those. */
-function emitResults(parts: Parts, results: Results, tile: Tile, body: Statements): void {
+/** Stores four columns of a row, as far as there are such a row and columns. */
+function storeResult(
+  parts: Parts,
+  results: Results,
+  slice: string,
+  block: Statements,
+  row: string,
+  column: string,
+  result: string,
+): void {
   const { module, rows, columns } = parts.contraction;
-  const { height, row, column } = tile;
-  const names = Array.from({ length: height }, (_, r) => `c${r}`).join(', ');
-  body.line(`var results = array<vec4f, ${height}>(${names});`);
-  const block = new Statements(module, body);
-  const at = block.let('u32', `${row} + r`);
-  const result = block.let('vec4f', 'results[r]');
+  const inside = new Statements(module, block);
   if (results.quad !== null) {
-    const inner = new Statements(module, block);
-    storeColumns(parts, results, tile, inner, at, column, {
-      name: result,
-      type: 'f32',
-      wide: true,
-      level: 0,
-    });
-    block.nest(`if (${column} < ${columns}u)`, inner);
-  } else {
-    COMPONENTS.forEach((c, j) => {
-      const inner = new Statements(module, block);
-      const own = inner.let('u32', `${column} + ${j}u`);
-      storeColumns(parts, results, tile, inner, at, own, {
-        name: `${result}.${c}`,
-        type: 'f32',
-        wide: false,
-        level: 0,
-      });
-      block.nest(`if (${column} + ${j}u < ${columns}u)`, inner);
-    });
+    const folded = { name: result, type: 'f32', wide: true, level: 0 } as const;
+    storeColumns(parts, results, slice, inside, row, column, folded);
+    block.nest(`if (${row} < ${rows}u && ${column} < ${columns}u)`, inside);
+    return;
   }
-  body.nest(`for (var r = 0u; r < ${height}u && ${row} + r < ${rows}u; r += 1u)`, block);
+  COMPONENTS.forEach((c, j) => {
+    const inner = new Statements(module, inside);
+    const own = inner.let('u32', `${column} + ${j}u`);
+    const folded = { name: `${result}.${c}`, type: 'f32', wide: false, level: 0 } as const;
+    storeColumns(parts, results, slice, inner, row, own, folded);
+    inside.nest(`if (${column} + ${j}u < ${columns}u)`, inner);
+  });
+  block.nest(`if (${row} < ${rows}u)`, inside);
 }
 
 /** Stores one column or four of a row. */
 function storeColumns(
   { kernel, bindings, swapped, contraction: { module, rows, columns } }: Parts,
   results: Results,
-  { slice }: Tile,
+  slice: string,
   block: Statements,
   row: string,
   column: string,

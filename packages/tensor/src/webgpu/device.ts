@@ -4,12 +4,13 @@ import type { Device, Graph, Program, Storage } from '../device.ts';
 import { type DType, type HostArray, hostArray } from '../dtype.ts';
 import { DeviceError, DisposedError, DTypeError } from '../errors.ts';
 import type { Plan } from '../kernel.ts';
-import { type Capabilities, capabilitiesOf, pageBytes } from './capabilities.ts';
+import { type Capabilities, capabilitiesOf, MATRIX_FEATURE, pageBytes } from './capabilities.ts';
 import { MOST_ELEMENTS } from './check.ts';
 import { paddedBytes } from './module.ts';
 import { PipelineCache } from './pipelines.ts';
 import { BufferPool, type PooledBuffer, usage } from './pool.ts';
 import { WebGPUProgram } from './program.ts';
+import { hasLinearSubgroups } from './subgroups.ts';
 import { type Tune, Tuner, type TuningStore } from './tune.ts';
 
 /** How to wait for the device. */
@@ -44,7 +45,12 @@ const wantedLimits = [
   'maxComputeWorkgroupSizeX',
 ] as const;
 
-const wantedFeatures = ['shader-f16', 'subgroups', 'timestamp-query'] as const;
+const wantedFeatures: readonly GPUFeatureName[] = [
+  'shader-f16',
+  'subgroups',
+  'timestamp-query',
+  MATRIX_FEATURE,
+];
 
 /**
  * A device on the adapter, with the adapter's limits and optional features. The adapter is used up.
@@ -56,11 +62,15 @@ export async function openWebGPU(adapter: GPUAdapter, options: WebGPUOptions = {
   const gpu = await adapter.requestDevice({ requiredFeatures, requiredLimits }).catch((error: unknown) => {
     throw new DeviceError(`openWebGPU: the adapter gives no device; ${String(error)}`);
   });
-  const capabilities = { ...capabilitiesOf(adapter.info, gpu.features, gpu.limits), ...options.capabilities };
+  const wait: Wait = options.wait ?? ((pending) => pending);
+  const own = capabilitiesOf(adapter.info, gpu.features, gpu.limits);
+  const { software, subgroupSize } = own;
+  const isKnown = software || subgroupSize === 0 || (await hasLinearSubgroups(gpu, subgroupSize, wait));
+  const capabilities = { ...own, subgroupSize: isKnown ? subgroupSize : 0, ...options.capabilities };
   const { description, device: model, vendor, architecture } = adapter.info;
   const adapterClass = [vendor, architecture, model, description].join('/');
   const tuner = await Tuner.open(options.tune ?? 'off', adapterClass, options.tunings);
-  return new WebGPUDevice(gpu, adapter.info, capabilities, tuner, options.wait ?? ((pending) => pending));
+  return new WebGPUDevice(gpu, adapter.info, capabilities, tuner, wait);
 }
 
 /** Bytes of one upload, and of all uploads after which an empty submit lets WebGPU free its staging memory. */

@@ -41,6 +41,8 @@ export interface LaunchRequest {
 /** WGSL names that every body may use: the workgroup's number and the invocation's within it, both u32. */
 export const GROUP = 'group';
 export const LANE = 'lane';
+/** The number of the invocation's subgroup within the workgroup, u32: where the module uses matrices. */
+export const SUBGROUP = 'subgroup';
 
 /** The module's launch; its workgroups are laid out in two dimensions where one does not hold them. */
 export function launch(module: Module, request: LaunchRequest): Launch {
@@ -48,6 +50,7 @@ export function launch(module: Module, request: LaunchRequest): Launch {
   const parameters = [
     '@builtin(workgroup_id) workgroup: vec3u',
     `@builtin(local_invocation_index) ${LANE}: u32`,
+    ...(module.usesMatrices ? [`@builtin(subgroup_id) ${SUBGROUP}: u32`] : []),
   ];
   const group = y === 1 ? 'workgroup.x' : `workgroup.y * ${x}u + workgroup.x`;
   return {

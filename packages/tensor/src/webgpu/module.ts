@@ -63,6 +63,7 @@ export class Module {
   readonly #globals: string[] = [];
   #names = 0;
   #usesSubgroups = false;
+  #usesMatrices = false;
 
   constructor(capabilities: Capabilities) {
     this.capabilities = capabilities;
@@ -141,6 +142,11 @@ export class Module {
     return this.#pages(binding) === 1 ? `${binding.name}[${index}]` : `read_${binding.name}(u32(${index}))`;
   }
 
+  /** The WGSL type of a cell of the binding. */
+  cellType(binding: Binding): string {
+    return storageType(binding, this.capabilities.f16);
+  }
+
   /** A statement that writes a cell. */
   assign(binding: Binding, index: string, value: string): string {
     return this.#pages(binding) === 1
@@ -156,12 +162,23 @@ export class Module {
     this.#usesSubgroups = true;
   }
 
+  /** Subgroup matrices, and the invocation's subgroup as SUBGROUP (see launch.ts). */
+  useMatrices(): void {
+    this.#usesSubgroups = true;
+    this.#usesMatrices = true;
+  }
+
+  get usesMatrices(): boolean {
+    return this.#usesMatrices;
+  }
+
   /** The whole text, with `main` doing the statements. */
   render(workgroupSize: number, parameters: readonly string[], statements: readonly string[]): string {
     const halves = this.capabilities.f16 && this.bindings.some(({ dtype }) => dtype === 'f16');
     return [
       ...(halves ? ['enable f16;'] : []),
       ...(this.#usesSubgroups ? ['enable subgroups;'] : []),
+      ...(this.#usesMatrices ? ['enable chromium_experimental_subgroup_matrix;'] : []),
       ...this.pages.map(({ binding, name }, i) => {
         const access = binding.written ? 'read_write' : 'read';
         const type = storageType(binding, this.capabilities.f16);

@@ -4,7 +4,7 @@
  */
 import type { DType } from '../dtype.ts';
 import type { Affine, View } from '../view.ts';
-import { loadOne, loadQuad, zero } from './access.ts';
+import { cellAt, fromCell, loadOne, loadQuad, zero } from './access.ts';
 import type { Access } from './bindings.ts';
 import { type Module, registerType, type Statements, scalarOf } from './module.ts';
 import { type Coordinate, coordinatesOf, decompose, isQuadView, Point } from './point.ts';
@@ -86,19 +86,74 @@ export class Operand {
    * @param condition a bool expression, or none
    */
   read(block: Statements, fixed: Part, step: Part, quad: boolean, condition: string | null = null): string {
-    const sums = fixed.map((own, i) => (step[i] === '0' ? own : `${own} + ${step[i]}`));
-    const conditions = this.#view.guards.map((guard, i) => Point.within(sums[i + 1]!, guard.limit));
-    if (condition !== null) conditions.push(condition);
     const load = quad ? loadQuad : loadOne;
     const { binding, dtype } = this.access;
     const type = registerType(scalarOf(dtype), quad);
-    if (conditions.length === 0) return block.let(type, load(this.#module, binding, dtype, sums[0]!));
+    const { address, ok } = this.#locate(block, fixed, step, condition);
+    const value = load(this.#module, binding, dtype, address);
+    return block.let(type, ok === null ? value : `select(${zero(dtype, quad)}, ${value}, ${ok})`);
+  }
+
+  /** The address where two parts meet, and whether there is an element: 0 where there is none. */
+  #locate(block: Statements, fixed: Part, step: Part, condition: string | null) {
+    const sums = fixed.map((own, i) => (step[i] === '0' ? own : `${own} + ${step[i]}`));
+    const conditions = this.#view.guards.map((guard, i) => Point.within(sums[i + 1]!, guard.limit));
+    if (condition !== null) conditions.push(condition);
+    if (conditions.length === 0) return { address: sums[0]!, ok: null };
     const ok = block.let('bool', conditions.join(' & '));
-    const safe = block.let('i32', `select(0, ${sums[0]!}, ${ok})`);
-    return block.let(
-      type,
-      `select(${zero(dtype, quad)}, ${load(this.#module, binding, dtype, safe)}, ${ok})`,
-    );
+    return { address: block.let('i32', `select(0, ${sums[0]!}, ${ok})`), ok };
+  }
+
+  /**
+   * Declares registers for what `fetch` gets.
+   * @param misses whether the condition of `fetch` may fail
+   */
+  declare(block: Statements, register: string, misses: boolean): void {
+    const type = this.#isConverted
+      ? registerType(scalarOf(this.dtype), false)
+      : this.#module.cellType(this.access.binding);
+    block.line(`var ${register}: ${type};`);
+    if (this.#mayMiss(misses)) block.line(`var ${register}Ok: bool;`);
+  }
+
+  /** Sets off for what `read` reads along `quads`, and waits for nothing: `fetched` makes it the value. */
+  fetch(block: Statements, register: string, fixed: Part, step: Part, condition: string | null): void {
+    const quad = this.quads !== 'none';
+    const { binding, dtype } = this.access;
+    const { address, ok } = this.#locate(block, fixed, step, condition);
+    const cell = this.#isConverted ? loadOne : cellAt;
+    block.line(`${register} = ${cell(this.#module, binding, dtype, address, quad)};`);
+    if (ok !== null) block.line(`${register}Ok = ${ok};`);
+  }
+
+  /** The value of a register that was fetched. */
+  fetched(block: Statements, register: string, misses: boolean): string {
+    const quad = this.quads !== 'none';
+    const { binding, dtype } = this.access;
+    const value = this.#isConverted ? register : fromCell(this.#module, binding, dtype, register, quad);
+    const own = this.#mayMiss(misses) ? `select(${zero(dtype, quad)}, ${value}, ${register}Ok)` : value;
+    return own === register ? own : block.let(registerType(scalarOf(dtype), quad), own);
+  }
+
+  /** The same as it is stored, a quad of halves that shaders may hold. */
+  fetchedHalves(block: Statements, register: string, misses: boolean): string {
+    if (!this.#mayMiss(misses)) return register;
+    return block.let('vec4<f16>', `select(vec4<f16>(), ${register}, ${register}Ok)`);
+  }
+
+  /** Whether it is read as quads of halves that shaders may hold. */
+  get isHalfQuads(): boolean {
+    const { f16 } = this.#module.capabilities;
+    return f16 && this.dtype === 'f16' && this.quads !== 'none' && !this.access.binding.words;
+  }
+
+  #mayMiss(misses: boolean): boolean {
+    return misses || this.#view.guards.length > 0;
+  }
+
+  /** Whether what is fetched is converted at once: single halves packed in pairs have no cell of their own. */
+  get #isConverted(): boolean {
+    return this.quads === 'none' && this.dtype === 'f16' && !this.#module.capabilities.f16;
   }
 
   /** @throws Error when the operand holds no floats */

@@ -7,7 +7,7 @@
  */
 
 import { type Cost, formatCount } from '../compiler/kernelCost.ts';
-import type { Program, Storage } from '../device.ts';
+import type { KernelTime, Program, Storage } from '../device.ts';
 import type { DType } from '../dtype.ts';
 import { DeviceError, DisposedError } from '../errors.ts';
 import type { Plan } from '../kernel.ts';
@@ -20,6 +20,7 @@ import { paddedBytes } from './module.ts';
 import type { CompiledPipeline } from './pipelines.ts';
 import type { PooledBuffer } from './pool.ts';
 import { rewrite, type Scratch } from './rewrite.ts';
+import { timeLaunch } from './time.ts';
 
 /** Bind groups kept for each launch, and sets of them: storages that come and go in turn are met again. */
 const KEPT = 8;
@@ -249,6 +250,16 @@ export class WebGPUProgram implements Program {
     return [...table, '', ...this.#steps.map(({ launch }) => `// ${launch.label}\n${launch.wgsl}`)].join(
       '\n',
     );
+  }
+
+  async profile(): Promise<KernelTime[]> {
+    if (this.#disposed) throw new DisposedError('profile: the program was disposed');
+    const times: KernelTime[] = [];
+    for (const { launch } of this.#steps) {
+      const { label, description, flops, bytes } = launch;
+      times.push({ label, description, flops, bytes, milliseconds: await timeLaunch(this.#device, launch) });
+    }
+    return times;
   }
 
   dispose(): void {

@@ -34,6 +34,7 @@ import {
 import { attendApart, fitsApart } from './attendApart.ts';
 import type { Buffers } from './bindings.ts';
 import type { Capabilities } from './capabilities.ts';
+import { tilesOf } from './contract.ts';
 import { paddedBytes, pageCount } from './module.ts';
 
 /** Buffers that live within one kernel of the plan. */
@@ -250,13 +251,15 @@ interface Division {
   readonly size: number;
 }
 
-/** A division into about so many parts, even if one is near. */
-function divide(extent: number, wanted: number): Division | null {
+/** A division of an axis into about so many parts, even if one is near; parts of the last axis are whole quads. */
+function divide(shape: Shape, axis: number, wanted: number): Division | null {
+  const extent = shape[axis] ?? 1;
+  const quad = axis === shape.length - 1 ? 4 : 1;
   if (wanted < 2 || extent < 2) return null;
   for (let parts = Math.min(extent, wanted * 2); parts >= Math.max(2, wanted / 2); parts -= 1) {
-    if (extent % parts === 0 && (extent / parts) % 4 === 0) return { parts, size: extent / parts };
+    if (extent % parts === 0 && (extent / parts) % quad === 0) return { parts, size: extent / parts };
   }
-  const size = Math.ceil(extent / Math.min(wanted, extent) / 4) * 4;
+  const size = Math.ceil(extent / Math.min(wanted, extent) / quad) * quad;
   const parts = Math.ceil(extent / size);
   return parts < 2 ? null : { parts, size };
 }
@@ -294,7 +297,7 @@ function splitFold(kernel: ReduceKernel, places: Scratch, { software }: Capabili
   const axis = longest(kernel.reduced);
   const { fold } = kernel;
   if (fold === 'argmax' || outputs === 0) return [kernel];
-  const parts = divide(kernel.reduced[axis] ?? 1, wanted);
+  const parts = divide(kernel.reduced, axis, wanted);
   if (parts === null) return [kernel];
   const rank = kernel.shape.length;
   const space = [...kernel.shape, ...kernel.reduced];
@@ -396,11 +399,11 @@ function foldOfParts(
 function splitDepth(kernel: ContractKernel, places: Scratch, { software }: Capabilities): Kernel[] {
   const [m, n, k] = [kernel.m, kernel.n, kernel.k].map(numel) as [number, number, number];
   const outer = [...kernel.batch, ...kernel.m, ...kernel.n];
-  const tiles = numel(kernel.batch) * Math.ceil(m / 16) * Math.ceil(n / 32);
-  const [enough, least] = software ? [8, 256] : [256, 512];
+  const tiles = software ? numel(kernel.batch) * Math.ceil(m / 16) * Math.ceil(n / 32) : tilesOf(kernel);
+  const [enough, least] = software ? [8, 256] : [192, 384];
   const axis = longest(kernel.k);
   const wanted = Math.min(Math.floor(enough / Math.max(1, tiles)), Math.floor(k / least));
-  const parts = divide(kernel.k[axis] ?? 1, wanted);
+  const parts = divide(kernel.k, axis, wanted);
   if (parts === null || numel(outer) === 0) return [kernel];
   const rank = kernel.batch.length;
   const a = divisionRows(kernel.a.view.shape, rank + kernel.m.length + axis, parts, rank);

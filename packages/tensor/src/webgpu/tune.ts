@@ -8,7 +8,7 @@ import type { ContractKernel } from '../kernel.ts';
 import type { Buffers } from './bindings.ts';
 import { emitContract } from './contract.ts';
 import type { WebGPUDevice } from './device.ts';
-import type { Launch } from './launch.ts';
+import { timeLaunch } from './time.ts';
 
 /** Tiles of so many rows: to a team of lanes (broadcastTile.ts) or to an invocation (sharedTile.ts). */
 export interface Tiling {
@@ -120,37 +120,4 @@ function knownTilings(stored: unknown): Tunings {
       return own ? [[shapeClass, own]] : [];
     }),
   );
-}
-
-/** Runs of a kernel that are timed; the fastest counts. */
-const TIMED_RUNS = 3;
-
-/** Milliseconds that a launch takes, on buffers of its own whose values are whatever is in them. */
-async function timeLaunch(device: WebGPUDevice, launch: Launch): Promise<number> {
-  const compiled = await device.pipelines.get(launch);
-  const leased = launch.bindings.map(({ bytes }) => device.pool.lease(bytes));
-  const group = device.gpu.createBindGroup({
-    label: launch.label,
-    layout: compiled.layout,
-    entries: leased.map(({ buffer }, binding) => ({ binding, resource: { buffer } })),
-  });
-  let best = Number.POSITIVE_INFINITY;
-  try {
-    // The first run compiles.
-    for (let run = 0; run <= TIMED_RUNS; run += 1) {
-      const encoder = device.gpu.createCommandEncoder();
-      const pass = encoder.beginComputePass();
-      pass.setPipeline(compiled.pipeline);
-      pass.setBindGroup(0, group);
-      pass.dispatchWorkgroups(...launch.workgroups);
-      pass.end();
-      const started = performance.now();
-      device.submit(encoder.finish(), 1);
-      await device.idle();
-      if (run > 0) best = Math.min(best, performance.now() - started);
-    }
-  } finally {
-    for (const buffer of leased) device.pool.giveBack(buffer);
-  }
-  return best;
 }
