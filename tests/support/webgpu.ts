@@ -51,22 +51,28 @@ export async function testDevice(descriptor: GPUDeviceDescriptor = {}): Promise<
   };
 }
 
-/** What an adapter is to offer less of. */
-export interface Weaker {
+/** What an adapter is to offer less of, or more. */
+export interface Offer {
   /** No optional feature, and the limits that WebGPU guarantees. */
   readonly weakest?: boolean;
+  /** Features that are not in WebGPU yet. */
+  readonly experimental?: boolean;
 }
 
 /** Dawn's null backend: it validates everything and computes nothing, in no time and on any machine. */
-export async function nullAdapter({ weakest = false }: Weaker = {}): Promise<GPUAdapter> {
+export async function nullAdapter({
+  weakest = false,
+  experimental = false,
+}: Offer = {}): Promise<GPUAdapter> {
   const { create } = await import('webgpu');
-  nullInstance ??= create(['backend=null']); // must outlive its devices
-  const adapter = await nullInstance.requestAdapter();
+  const flags = experimental ? ['enable-dawn-features=allow_unsafe_apis'] : [];
+  nullInstances[Number(experimental)] ??= create(['backend=null', ...flags]); // must outlive its devices
+  const adapter = await nullInstances[Number(experimental)]!.requestAdapter();
   if (adapter === null) throw new Error('nullAdapter: Dawn has no null backend here');
   return weakest ? weakestOf(adapter) : adapter;
 }
 
-let nullInstance: GPU | undefined;
+const nullInstances: GPU[] = [];
 
 /** The adapter as the weakest that there may be: devices come with default limits and without optional features. */
 export function weakestOf(adapter: GPUAdapter): GPUAdapter {

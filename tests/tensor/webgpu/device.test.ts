@@ -244,6 +244,16 @@ describeWebGPU('programs', () => {
     expect(device.statistics.dispatches).toBe(2);
   });
 
+  test('times kernels one by one, and not after disposal', async () => {
+    const device = await open();
+    const program = await device.preparePlan(negation(1000, 'minus').plan);
+    const times = await program.profile();
+    expect(times).toMatchObject([{ label: 'minus', description: 'map 1000', flops: 1000, bytes: 8000 }]);
+    expect(times[0]!.milliseconds).toBeGreaterThan(0);
+    program.dispose();
+    await expect(program.profile()).rejects.toThrow(DisposedError);
+  });
+
   test('explains kernels with their space, arithmetic, bytes and text', async () => {
     const device = await open();
     const explained = (await device.preparePlan(negation(1000, 'minus').plan)).explain();

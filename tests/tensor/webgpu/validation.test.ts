@@ -1,5 +1,19 @@
 /** What WebGPU validates, for adapters that are not here: every op on Dawn's null backend. */
-import { apply, type ops as opList, ops } from '@deftjs/tensor';
+import {
+  add,
+  apply,
+  attention,
+  compile,
+  gelu,
+  matmul,
+  type ops as opList,
+  ops,
+  permute,
+  read,
+  type Tensor,
+  tensor,
+  zeros,
+} from '@deftjs/tensor';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { paint } from '../../../examples/browser/painter.ts';
@@ -56,6 +70,36 @@ describe.each(adapters)('on %s', (_, weakest, capabilities) => {
   );
 });
 
+describe('on a GPU whose subgroups multiply matrices', () => {
+  test.each([
+    [[2048, 2048], [2048, 2048], (a: Tensor, b: Tensor) => matmul(a, b)],
+    [
+      [2052, 2044],
+      [1100, 2052],
+      (a: Tensor, b: Tensor) => gelu(matmul(permute(a, [1, 0]), permute(b, [1, 0]))),
+    ],
+    [[4, 1000, 516], [4, 997, 516], (a: Tensor, b: Tensor) => add(matmul(a, permute(b, [0, 2, 1])), 1)],
+  ] as const)('products of %o and %o are valid text', async (left, right, product) => {
+    const device = await openWebGPU(await nullAdapter({ experimental: true }), {
+      capabilities: { matrices: true, subgroupSize: 32, maxWorkgroupStorageBytes: 49152 },
+    });
+    const [a, b] = [zeros([...left], 'f16'), zeros([...right], 'f16')];
+    // The text alone: the null backend has no such subgroups, nor so much workgroup memory, for a pipeline.
+    const texts: string[] = [];
+    device.pipelines.get = async ({ wgsl }) => {
+      texts.push(wgsl);
+      return Promise.reject(new Error('only the text was wanted'));
+    };
+    await expect(compile(product, { device }).explain(a, b)).rejects.toThrow('only the text');
+    const multiplied = texts.filter((text) => text.includes('subgroupMatrixMultiplyAccumulate'));
+    expect(multiplied).toHaveLength(1);
+    const module = device.gpu.createShaderModule({ code: multiplied[0]! });
+    const { messages } = await module.getCompilationInfo();
+    expect(messages.map(({ message }) => message)).toEqual([]);
+    await device.close();
+  });
+});
+
 describeWebGPU('on the weakest adapter', () => {
   test('D9: training goes as on this one', { timeout: 120_000 }, async () => {
     const losses = await Promise.all(
@@ -96,6 +140,48 @@ describeWebGPU('D8: the size of subgroups', () => {
         ) + functions.join('\n')
     );
   }
+
+  test('of thirty-two: attention on a GPU passes maxima and sums around', async () => {
+    const [q, k, v] = [1, 2, 3].map((seed) =>
+      tensor(Float32Array.from(noise(2 * 70 * 24, seed)), [2, 70, 24]),
+    );
+    const compute = async (subgroupSize: number) => {
+      const { adapter } = await testAdapter();
+      const capabilities = { software: false, keptScores: 0, subgroupSize };
+      const device = await openWebGPU(adapter, { capabilities });
+      const create = device.gpu.createShaderModule.bind(device.gpu);
+      let shuffles = 0;
+      device.gpu.createShaderModule = (descriptor) => {
+        shuffles += descriptor.code.split('subgroupShuffleXor(').length - 1;
+        const code = descriptor.code
+          .replace('enable subgroups;', '')
+          .replaceAll(/subgroupShuffleXor\((\w+), (\d+)u\)/g, 'shuffle($1, $2u, lane)');
+        const shuffle = `
+          var<workgroup> passed: array<f32, 128>;
+          fn shuffle(x: f32, far: u32, lane: u32) -> f32 {
+            workgroupBarrier();
+            passed[lane] = x;
+            workgroupBarrier();
+            return passed[lane ^ far];
+          }`;
+        return create({ ...descriptor, code: code + shuffle });
+      };
+      const [mean] = await compile((...x: Tensor[]) => [attention(x[0]!, x[1]!, x[2]!)], { device })(
+        q!,
+        k!,
+        v!,
+      );
+      const values = (await read(mean!, device)) as Float32Array;
+      await device.close();
+      expect(shuffles > 0).toBe(subgroupSize > 0);
+      return values;
+    };
+    const [with32, without] = [await compute(32), await compute(0)];
+    // Sums of 70 weights in another order.
+    with32.forEach((value, i) => {
+      expect(Math.abs(value - without[i]!)).toBeLessThan(1e-5);
+    });
+  });
 
   test('changes no bit of a contraction', async () => {
     const [m, k, n] = [132, 61, 140]; // more than 2^20 multiply-adds: smaller ones take smaller tiles

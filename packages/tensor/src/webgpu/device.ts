@@ -218,7 +218,7 @@ export class WebGPUDevice implements Device {
   }
 
   /** The program of a plan. @throws DTypeError when the plan uses f64, DeviceError */
-  async preparePlan(plan: Plan): Promise<Program> {
+  async preparePlan(plan: Plan): Promise<WebGPUProgram> {
     this.#requireOpen();
     return await WebGPUProgram.prepare(this, plan);
   }
