@@ -1,5 +1,7 @@
 import {
   blankPicture,
+  castOfNames,
+  castOfOne,
   draws,
   estimate,
   evaluateSamples,
@@ -56,7 +58,7 @@ describe('samples', () => {
   const blank = prompts.map(({ prompt }) => ({ prompt, pictures: [blankPicture(32, rgbOf.red)] }));
 
   it('that show the subject as asked score high on both, and blank pictures low', () => {
-    const { subjectSimilarity, promptFollowing } = evaluateSamples(blank, good, 'robot');
+    const { subjectSimilarity, promptFollowing } = evaluateSamples(blank, good, castOfOne('robot'));
     expect(subjectSimilarity!.base.mean).toBe(0);
     expect(subjectSimilarity!.adapted.mean).toBeGreaterThan(0.85); // a hat is no part of the subject and costs
     expect(promptFollowing.base.mean).toBeLessThan(0.2);

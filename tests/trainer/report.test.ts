@@ -210,11 +210,13 @@ function evaluation(similarity: [number[], number[]] | null, following: [number[
     following[side].map((promptFollowing, i) => ({
       prompt: `a sks toy | number ${i}`,
       subjectSimilarity: similarity ? similarity[side][i]! : null,
+      toldApart: null,
       promptFollowing,
       condition: null,
     }));
   return {
     subjectSimilarity: similarity && compare(similarity),
+    toldApart: null,
     promptFollowing: compare(following),
     condition: null,
     drift: null,

@@ -42,7 +42,7 @@ export async function stepCosts(
   config: CompareConfig,
   { rounds, folder }: BenchRequest,
 ): Promise<StepCost[]> {
-  const cells = await writeCells(config, folder);
+  const { trained: cells } = await writeCells(config, folder);
   const jobs: { label: string; job: Prepared; milliseconds: number[]; state: Prepared['first'] }[] = [];
   try {
     for (const [row, { label }] of config.rows.entries()) {

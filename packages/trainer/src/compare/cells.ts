@@ -5,6 +5,7 @@
  */
 import fs from 'node:fs';
 import { join, resolve } from 'node:path';
+import type { MergeKind } from '@deftjs/deft';
 import { type CompareConfig, isForeignKey, readTrainConfig, type TrainConfig } from '../config/index.ts';
 import type { Condition } from '../metrics/index.ts';
 import { pictureExample } from '../pretrain/tasks.ts';
@@ -16,6 +17,9 @@ import {
   instructionOf,
   renderSubject,
   type Subject,
+  type Toy,
+  toyName,
+  toys,
   trainingScenes,
 } from '../world/index.ts';
 
@@ -33,7 +37,7 @@ export interface Cell {
 }
 
 /** Keys that the table gives to each cell. */
-const given = ['name', 'subject', 'seed'] as const;
+const given = ['name', 'subject', 'subjects', 'seed'] as const;
 
 type Mapping = Readonly<Record<string, unknown>>;
 
@@ -48,12 +52,13 @@ function over(under: Mapping, upper: Mapping): Mapping {
   return { ...under, ...Object.fromEntries(laid) };
 }
 
-/** The training pictures of the subject. */
-async function writePictures(folder: string, subject: Subject): Promise<void> {
+/** The training pictures of the subject, by the name that captions give it. */
+async function writePictures(folder: string, subject: Subject, word?: string): Promise<void> {
   makeFolder(folder);
-  for (const [i, { scene, caption }] of trainingScenes(subject).entries()) {
-    writeFileAtomically(join(folder, `${i + 1}.png`), await picturePng(renderSubject(scene)));
-    writeFileAtomically(join(folder, `${i + 1}.txt`), `${caption}\n`);
+  for (const [i, { scene, caption }] of trainingScenes(subject, word).entries()) {
+    const file = word === undefined ? `${i + 1}` : `${subject}-${i + 1}`;
+    writeFileAtomically(join(folder, `${file}.png`), await picturePng(renderSubject(scene)));
+    writeFileAtomically(join(folder, `${file}.txt`), `${caption}\n`);
   }
 }
 
@@ -91,17 +96,40 @@ interface Topic {
   readonly keys: Mapping;
 }
 
-/** The subjects or tasks of a table, their pictures written into its folder. */
-async function writeTopics(
-  { subjects, tasks, examples, held_out: heldOut }: CompareConfig,
-  folder: string,
-): Promise<Topic[]> {
+/** The first toys of a number: what all are trained on, or one of them alone where that is said. */
+async function writeToys(folder: string, count: number, steps: number, alone?: Toy): Promise<Topic> {
+  const all = toys.slice(0, count);
+  const name = alone ?? `${count}`;
+  const data = join(folder, 'data', alone ?? `concepts-${count}`);
+  for (const toy of alone ? [alone] : all) await writePictures(data, toy, toyName(toy));
+  const keys = {
+    subjects: Object.fromEntries((alone ? [alone] : all).map((toy) => [toyName(toy), toy])),
+    data: { folder: data },
+    sampling: { prompts: conceptPrompts(alone ? [alone] : all) },
+    ...(steps > 0 && { steps }),
+  };
+  return { name, keys };
+}
+
+/** Held-out prompts of several toys: eight in all, and two of each at least. */
+export function conceptPrompts(of: readonly Toy[]): string[] {
+  const each = Math.max(2, Math.floor(8 / of.length));
+  return of.flatMap((toy) => heldOutPrompts(toy, toyName(toy), each).map(({ prompt }) => prompt));
+}
+
+/** The subjects, toys or tasks of a table, their pictures written into its folder. */
+async function writeTopics(config: CompareConfig, folder: string): Promise<Topic[]> {
+  const { subjects, concepts, tasks, examples, held_out: heldOut } = config;
   const topics: Topic[] = [];
   for (const subject of subjects) {
     const data = join(folder, 'data', subject);
     await writePictures(data, subject);
     const prompts = heldOutPrompts(subject).map(({ prompt }) => prompt);
     topics.push({ name: subject, keys: { subject, data: { folder: data }, sampling: { prompts } } });
+  }
+  const least = typeof config.common.steps === 'number' ? config.common.steps : 0;
+  for (const count of concepts) {
+    topics.push(await writeToys(folder, count, Math.max(least, config.steps_each * count)));
   }
   for (const task of tasks) {
     const [data, drawn] = [join(folder, 'data', task), join(folder, 'data', `${task}-held-out`)];
@@ -112,35 +140,74 @@ async function writeTopics(
   return topics;
 }
 
+/** What a row makes of several finished cells. */
+export interface MergedCell extends Pick<Cell, 'row' | 'topic' | 'seed' | 'folder'> {
+  readonly kind: MergeKind;
+  readonly parts: readonly Cell[];
+}
+
+/** What a table takes: cells to train, each once, and merges of some of them. */
+export interface Cells {
+  /** Those that are results of their rows, and after them the parts of merges. */
+  readonly trained: readonly Cell[];
+  readonly merged: readonly MergedCell[];
+}
+
 /**
  * The cells of the table, row by row, their files written into the table's folder and every one of them checked.
  * @throws {UserError} naming the row, when a key belongs to the table or a configuration cannot be used
  */
-export async function writeCells(config: CompareConfig, place: string): Promise<Cell[]> {
+export async function writeCells(config: CompareConfig, place: string): Promise<Cells> {
   const folder = resolve(place); // paths in a file are read from where it lies
-  const { seeds, common, rows } = config;
+  const { seeds, common, rows, concepts } = config;
   for (const { label, keys } of [{ label: 'common', keys: common }, ...rows]) {
     const taken = given.find((key) => key in keys);
     if (taken) throw new UserError(`${label}: ${taken}: the table gives it to every run`, 2);
   }
   const topics = await writeTopics(config, folder);
+  const alone: Topic[] = [];
+  for (const toy of rows.some(({ merge }) => merge) ? toys.slice(0, Math.max(...concepts)) : []) {
+    alone.push(await writeToys(folder, 1, 0, toy));
+  }
   makeFolder(join(folder, 'cells'));
-  const cells: Cell[] = [];
-  for (const [row, { label, keys }] of rows.entries()) {
+  const parts = new Map<string, Cell>();
+  const trained: Cell[] = [];
+  const merged: MergedCell[] = [];
+  for (const [row, { label, keys, merge }] of rows.entries()) {
     const shared = Object.entries(common).filter(([key]) => !isForeignKey(key, { ...common, ...keys }));
-    for (const topic of topics) {
+    const cellOf = (topic: Topic, seed: number, prefix: string): Cell => {
+      const name = `${prefix}-${topic.name}-${seed}`;
+      const all = over(over({ name, ...topic.keys, seed }, Object.fromEntries(shared)), keys);
+      const file = join(folder, 'cells', `${name}.json`);
+      writeFileAtomically(file, `${JSON.stringify(all, null, 2)}\n`); // JSON is YAML
+      const run = join(folder, 'runs', name);
+      return { row, topic: topic.name, seed, file, folder: run, config: read(file, label) };
+    };
+    const own = String(row + 1).padStart(2, '0');
+    // Rows with the same keys that differ in the merge alone share their parts.
+    const sharing = String(1 + rows.findIndex((other) => other.merge && isSame(other.keys, keys)));
+    const partOf = (topic: Topic, seed: number): Cell => {
+      const key = `${sharing} ${topic.name} ${seed}`;
+      const part = parts.get(key) ?? cellOf(topic, seed, `${sharing.padStart(2, '0')}-part`);
+      parts.set(key, part);
+      return part;
+    };
+    for (const [i, topic] of topics.entries()) {
       for (const seed of seeds) {
-        const name = `${String(row + 1).padStart(2, '0')}-${topic.name}-${seed}`;
-        const all = over(over({ name, ...topic.keys, seed }, Object.fromEntries(shared)), keys);
-        const file = join(folder, 'cells', `${name}.json`);
-        writeFileAtomically(file, `${JSON.stringify(all, null, 2)}\n`); // JSON is YAML
-        const place = { file, folder: join(folder, 'runs', name) };
-        cells.push({ row, topic: topic.name, seed, ...place, config: read(file, label) });
+        if (merge === null) {
+          trained.push(cellOf(topic, seed, own));
+          continue;
+        }
+        const of = alone.slice(0, concepts[i]).map((one) => partOf(one, seed));
+        const run = join(folder, 'runs', `${own}-${topic.name}-${seed}`);
+        merged.push({ row, topic: topic.name, seed, folder: run, kind: merge, parts: of });
       }
     }
   }
-  return cells;
+  return { trained: [...trained, ...parts.values()], merged };
 }
+
+const isSame = (a: Mapping, b: Mapping): boolean => JSON.stringify(a) === JSON.stringify(b);
 
 function read(file: string, label: string): TrainConfig {
   try {

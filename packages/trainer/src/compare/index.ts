@@ -1,8 +1,10 @@
 /** What `deft compare` does. */
 import { join } from 'node:path';
+import { openNamedDevice } from '../base/open.ts';
 import type { CompareConfig } from '../config/index.ts';
 import { writeFileAtomically } from '../runs/index.ts';
-import { writeCells } from './cells.ts';
+import { measuredBy, writeCells } from './cells.ts';
+import { measureMerged } from './merged.ts';
 import { type RunCellsOptions, runCells } from './run.ts';
 import { renderTable, tableOf } from './table.ts';
 
@@ -20,7 +22,7 @@ export interface CompareRequest extends Pick<RunCellsOptions, 'jobs' | 'threads'
  */
 export async function compare(config: CompareConfig, request: CompareRequest): Promise<void> {
   const folder = join(request.root, config.name);
-  const cells = await writeCells(config, folder);
+  const { trained: cells, merged } = await writeCells(config, folder);
   console.error(`deft: ${cells.length} runs in ${folder}`);
   const began = performance.now();
   let first = 0;
@@ -35,8 +37,15 @@ export async function compare(config: CompareConfig, request: CompareRequest): P
       );
     },
   });
+  const unmerged = merged.filter((cell) => measuredBy(cell) === null);
+  const device = unmerged.length > 0 ? await openNamedDevice('auto') : null;
+  for (const cell of unmerged) {
+    if (request.signal.aborted) return;
+    await measureMerged(cell, device!);
+    console.error(`deft: ${config.rows[cell.row]!.label}, ${cell.topic}, seed ${cell.seed}: merged`);
+  }
   if (request.signal.aborted) return;
-  const table = tableOf(config, cells);
+  const table = tableOf(config, cells, merged);
   const markdown = renderTable(table, request.command);
   writeFileAtomically(join(folder, 'results.json'), `${JSON.stringify(table, null, 2)}\n`);
   writeFileAtomically(join(folder, 'table.md'), markdown);

@@ -2,13 +2,14 @@
 import type { CompareConfig } from '../config/index.ts';
 import { type Condition, type Evaluation, estimate, median } from '../metrics/index.ts';
 import { version } from '../version.ts';
-import { type Cell, measuredBy } from './cells.ts';
+import { type Cell, type MergedCell, measuredBy } from './cells.ts';
 
 /** Every column of scores, and where a run's metrics have it; null where they do not. */
 const columns: Readonly<
   Record<string, (evaluation: Evaluation, side: 'base' | 'adapted') => number | null | undefined>
 > = {
   'subject similarity': ({ subjectSimilarity }, side) => subjectSimilarity?.[side].mean,
+  'told apart': ({ toldApart }, side) => toldApart?.[side].mean,
   'canny F1': (evaluation, side) => conditionScore('canny', evaluation, side),
   'depth RMSE': (evaluation, side) => conditionScore('depth', evaluation, side),
   'prompt following': ({ promptFollowing }, side) => promptFollowing[side].mean,
@@ -53,9 +54,13 @@ type Metrics = {
   readonly targets: { readonly trained: number };
 };
 
-/** The table of finished cells. */
-export function tableOf({ name, title, rows }: CompareConfig, cells: readonly Cell[]): Table {
-  const measured = ({ topic, seed, folder }: Cell): Measured => {
+/** The table of finished cells: a row for each of the job's, or for each of its numbers of concepts. */
+export function tableOf(
+  { name, title, rows, concepts }: CompareConfig,
+  cells: readonly Cell[],
+  merged: readonly MergedCell[],
+): Table {
+  const measured = ({ topic, seed, folder }: Pick<Cell, 'topic' | 'seed' | 'folder'>): Measured => {
     const { evaluation, training, targets } = measuredBy({ folder }) as Metrics;
     const scores = (side: 'base' | 'adapted'): Scores =>
       Object.fromEntries(
@@ -67,22 +72,29 @@ export function tableOf({ name, title, rows }: CompareConfig, cells: readonly Ce
     const [base, adapted] = [scores('base'), scores('adapted')];
     return { topic, seed, base, adapted, trained: targets.trained, seconds: training.seconds };
   };
-  const filled = rows.map(({ label }, row) => ({
-    label,
-    runs: cells.filter((cell) => cell.row === row).map(measured),
-  }));
+  const filled = rows.flatMap(({ label, merge }, row): TableRow[] => {
+    const own = merge === null ? cells : merged;
+    const runs = own.filter((cell) => cell.row === row).map(measured);
+    if (concepts.length === 0) return [{ label, runs }];
+    return concepts.map((count) => ({
+      label: `${label}, ${count}`,
+      runs: runs.filter(({ topic }) => topic === `${count}`),
+    }));
+  });
   return { format: 1, name, title, version, rows: filled };
 }
 
-/** "0.612 ± 0.013" of the runs that have the column. */
+/** "0.612 ± 0.013" of the runs that have the column; nothing where none has. */
 function digits(scores: readonly Scores[], column: string): string {
-  const { mean, standardError } = estimate(scores.flatMap((of) => of[column] ?? []));
+  const values = scores.flatMap((of) => of[column] ?? []);
+  if (values.length === 0) return '';
+  const { mean, standardError } = estimate(values);
   return standardError === null ? mean.toFixed(3) : `${mean.toFixed(3)} ± ${standardError.toFixed(3)}`;
 }
 
 /** The table as Markdown. @param command that made it */
 export function renderTable({ title, rows, version: made }: Table, command: string): string {
-  const { runs } = rows[0]!;
+  const runs = rows.flatMap((row) => row.runs);
   const topics = [...new Set(runs.map(({ topic }) => topic))];
   const seeds = [...new Set(runs.map(({ seed }) => seed))];
   const shown = Object.keys(columns).filter((column) => runs.some(({ adapted }) => column in adapted));
@@ -95,7 +107,9 @@ export function renderTable({ title, rows, version: made }: Table, command: stri
     median(row.runs.map(({ seconds }) => seconds)).toFixed(0),
   ]);
   const head = ['', 'trained', ...shown, 'seconds'];
-  const base = ['base', '0', ...of(runs.map((run) => run.base)), ''];
+  // Every row drew the same prompts of a topic with the base.
+  const drawn = new Map(runs.map((run) => [`${run.topic} ${run.seed}`, run.base]));
+  const base = ['base', '0', ...of([...drawn.values()]), ''];
   return [
     `# ${title}`,
     '',

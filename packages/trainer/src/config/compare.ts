@@ -1,7 +1,9 @@
+import { merges } from '@deftjs/deft';
 import { z } from 'zod';
 import type { Condition } from '../metrics/index.ts';
 import { subjects } from '../world/subjects.ts';
-import { choice, list, runName, section, seed, text, whole } from './fields.ts';
+import { toyCount } from '../world/toys.ts';
+import { choice, list, nullable, runName, section, seed, text, whole } from './fields.ts';
 
 /** Tasks from picture to picture whose results can be scored. */
 const tasks = ['canny', 'depth'] as const satisfies readonly Condition[];
@@ -14,6 +16,9 @@ export const compareSchema = section({
   title: text(200),
   /** Subjects of the picture world: each row is trained on each of them alone. */
   subjects: list(choice(subjects), 0, subjects.length).default([]),
+  /** In their place: numbers of toys that each row is trained on together, and steps for each toy where `steps` are fewer. */
+  concepts: list(whole(1, toyCount), 0, 16).default([]),
+  steps_each: whole(1, 100_000).default(200),
   /** In their place: tasks from picture to picture, on which each row is trained alone, and how many examples there are. */
   tasks: list(choice(tasks), 0, tasks.length).default([]),
   examples: whole(1, 10_000).default(100),
@@ -21,11 +26,17 @@ export const compareSchema = section({
   seeds: list(seed(), 1, 32),
   /** Keys of every row whose method has them. */
   common: keys().default({}),
-  rows: list(section({ label: text(60), keys: keys() }), 1, 64),
-}).refine(({ subjects: some, tasks: others }) => some.length > 0 !== others.length > 0, {
-  path: ['subjects'],
-  error: 'expected subjects or tasks, and not both',
-});
+  /** With `merge` a row is trained on each toy alone, and its adapters become one as deft's `combineAdapters` does. */
+  rows: list(section({ label: text(60), keys: keys(), merge: nullable(choice(merges)) }), 1, 64),
+})
+  .refine((job) => [job.subjects, job.concepts, job.tasks].filter(({ length }) => length > 0).length === 1, {
+    path: ['subjects'],
+    error: 'expected one of subjects, concepts and tasks',
+  })
+  .refine(({ concepts, rows }) => concepts.length > 0 || rows.every(({ merge }) => merge === null), {
+    path: ['rows'],
+    error: 'expected merge in tables of concepts only',
+  });
 
 /** A `deft compare` job with every default filled in. */
 export type CompareConfig = z.output<typeof compareSchema>;

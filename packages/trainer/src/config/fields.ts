@@ -1,5 +1,7 @@
 /** Building blocks of the configuration schemas: each says in one phrase what it expects, whatever is wrong. */
 import { z } from 'zod';
+import { isSubject, type Subject, subjects } from '../world/subjects.ts';
+import { toyCount } from '../world/toys.ts';
 
 /** A whole number in [min, max]. */
 export function whole(min: number, max: number) {
@@ -63,6 +65,17 @@ function isPattern(source: string): boolean {
 export function list<T extends z.ZodType>(of: T, min: number, max: number) {
   const error = `expected a list of ${min} to ${max} values`;
   return z.array(of, { error }).min(min, { error }).max(max, { error });
+}
+
+/** A mapping of names, each one line of text, to values. */
+export function named<T extends z.ZodType>(of: T) {
+  return z.record(text(50), of, { error: 'expected a mapping of names to values' });
+}
+
+/** A subject of the picture world. */
+export function subjectName() {
+  const error = `expected ${subjects.join(', ')} or one of toy-1 to toy-${toyCount}`;
+  return z.string({ error }).refine(isSubject, { error }) as unknown as z.ZodType<Subject>;
 }
 
 /** A mapping with these keys and no others. */

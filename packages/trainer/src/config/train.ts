@@ -1,17 +1,18 @@
 import type { z } from 'zod';
-import { subjects } from '../world/subjects.ts';
 import {
   choice,
   deviceNames,
   flag,
   folder,
   list,
+  named,
   nullable,
   pattern,
   real,
   runName,
   section,
   seed,
+  subjectName,
   text,
   whole,
 } from './fields.ts';
@@ -32,7 +33,8 @@ const sharedKeys = {
     shuffle_captions: flag().default(false),
     keep_parts: whole(0, 1000).default(0),
   }),
-  subject: nullable(choice(subjects)),
+  subject: nullable(subjectName()),
+  subjects: named(subjectName()).default({}),
 
   steps: whole(1, 10_000_000).default(600),
   batch_size: whole(1, 4096).default(5),
@@ -88,8 +90,8 @@ const sharedKeys = {
 function schemaOf<const M extends Method, K extends z.ZodRawShape>(_method: M, keys: K) {
   // A job is checked against the schema of the method that it names, so no other value passes.
   const method = choice(methods).default('deft') as unknown as z.ZodType<M>;
-  const { name, base, data, subject, ...rest } = sharedKeys;
-  return section({ name, base, data, subject, method, ...keys, ...rest });
+  const { name, base, data, subject, subjects, ...rest } = sharedKeys;
+  return section({ name, base, data, subject, subjects, method, ...keys, ...rest });
 }
 
 const schemas = {

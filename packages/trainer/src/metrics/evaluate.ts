@@ -10,6 +10,7 @@ import { readCaption } from '../world/reading.ts';
 import type { Picture } from '../world/render.ts';
 import { subjectSimilarity } from '../world/similarity.ts';
 import type { Subject } from '../world/subjects.ts';
+import type { Cast } from './cast.ts';
 import { type Condition, conditionOf, conditions } from './condition.ts';
 import { type Estimate, estimate } from './estimate.ts';
 import { luma, rmse } from './image.ts';
@@ -33,7 +34,10 @@ export interface Comparison {
 /** The scores of one prompt, each the mean over its pictures. */
 export interface PromptScores {
   readonly prompt: string;
+  /** Of the subject that the prompt names; null where it names none of the cast. */
   readonly subjectSimilarity: number | null;
+  /** The share of pictures that resemble the named subject most, of a cast of several; null otherwise. */
+  readonly toldApart: number | null;
   readonly promptFollowing: number;
   /** How well the pictures keep to the one that the prompt names; null where it names none that is scored. */
   readonly condition: number | null;
@@ -50,6 +54,8 @@ export interface Drift {
 export interface Evaluation {
   /** In [0, 1]; null when the subject is not one of the world's. */
   readonly subjectSimilarity: Comparison | null;
+  /** In [0, 1]; null unless there are several subjects. */
+  readonly toldApart: Comparison | null;
   /** The fraction of named attributes that are shown, in [0, 1]. */
   readonly promptFollowing: Comparison;
   /** Of prompts of one task that name a picture; null for others. */
@@ -63,18 +69,31 @@ export interface Evaluation {
 }
 
 /** The scores of each prompt's pictures, which must be square. */
-export function scorePrompts(samples: readonly PromptSamples[], subject: Subject | null): PromptScores[] {
+export function scorePrompts(samples: readonly PromptSamples[], cast: Cast | null): PromptScores[] {
   return samples.map(({ prompt, input, pictures }) => {
     const named = readCaption(prompt.slice(prompt.lastIndexOf('>') + 1)); // its words after a picture
     const task = input ? conditionOf(prompt) : null;
     return {
       prompt,
-      subjectSimilarity:
-        subject === null ? null : mean(pictures.map((picture) => subjectSimilarity(picture, subject))),
+      ...scoreSubject(pictures, cast?.of(prompt) ?? null, cast?.subjects ?? []),
       promptFollowing: mean(pictures.map((picture) => promptFollowing(picture, named))),
       condition: task && mean(pictures.map((picture) => conditions[task].score(picture, input!))),
     };
   });
+}
+
+/** How much the pictures show one of the subjects, and whether it rather than another. */
+function scoreSubject(
+  pictures: readonly Picture[],
+  subject: Subject | null,
+  subjects: readonly Subject[],
+): Pick<PromptScores, 'subjectSimilarity' | 'toldApart'> {
+  if (subject === null) return { subjectSimilarity: null, toldApart: null };
+  const own = pictures.map((picture) => subjectSimilarity(picture, subject));
+  const others = subjects.filter((other) => other !== subject);
+  const isMost = (picture: Picture, i: number): number =>
+    Number(others.every((other) => subjectSimilarity(picture, other) < own[i]!));
+  return { subjectSimilarity: mean(own), toldApart: others.length > 0 ? mean(pictures.map(isMost)) : null };
 }
 
 /**
@@ -84,20 +103,26 @@ export function scorePrompts(samples: readonly PromptSamples[], subject: Subject
 export function evaluateSamples(
   base: readonly PromptSamples[],
   adapted: readonly PromptSamples[],
-  subject: Subject | null,
+  cast: Cast | null,
 ): Omit<Evaluation, 'drift'> {
   const odd = base.findIndex(({ prompt }, i) => prompt !== adapted[i]?.prompt);
   if (odd >= 0 || base.length !== adapted.length) {
     throw new RangeError('evaluate: base and adapted samples must be of the same prompts in the same order');
   }
-  const prompts = { base: scorePrompts(base, subject), adapted: scorePrompts(adapted, subject) };
-  const compare = (score: (scores: PromptScores) => number): Comparison => {
-    const [before, after] = [prompts.base.map(score), prompts.adapted.map(score)];
+  const prompts = { base: scorePrompts(base, cast), adapted: scorePrompts(adapted, cast) };
+  const compare = (score: (scores: PromptScores) => number, counts?: readonly boolean[]): Comparison => {
+    const counted = (list: readonly PromptScores[]) => list.filter((_, i) => counts?.[i] ?? true).map(score);
+    const [before, after] = [counted(prompts.base), counted(prompts.adapted)];
     return {
       base: estimate(before),
       adapted: estimate(after),
       difference: estimate(after.map((value, i) => value - before[i]!)),
     };
+  };
+  /** Of prompts that name a subject; null where none has the score. */
+  const ofSubjects = (score: 'subjectSimilarity' | 'toldApart'): Comparison | null => {
+    const has = prompts.base.map((scores) => scores[score] !== null);
+    return has.some(Boolean) ? compare((scores) => scores[score]!, has) : null;
   };
   const [task = null, another] = new Set(
     base.map(({ prompt, input }) => (input ? conditionOf(prompt) : null)),
@@ -105,7 +130,8 @@ export function evaluateSamples(
   const isScored = task !== null && another === undefined;
   return {
     condition: isScored ? { task, score: compare((scores) => scores.condition!) } : null,
-    subjectSimilarity: subject === null ? null : compare((scores) => scores.subjectSimilarity!),
+    subjectSimilarity: ofSubjects('subjectSimilarity'),
+    toldApart: ofSubjects('toldApart'),
     promptFollowing: compare((scores) => scores.promptFollowing),
     prompts,
   };

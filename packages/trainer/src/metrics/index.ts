@@ -1,5 +1,6 @@
 /** Measurements on samples, with their uncertainty. */
 export { type CannyOptions, canny, edgeF1 } from './canny.ts';
+export { type Cast, castOf, castOfNames, castOfOne } from './cast.ts';
 export { type Condition, conditionOf, conditions, depthsOf } from './condition.ts';
 export { alignment, type Features, likeness, openPictureEncoder, type PictureEncoder } from './encoder.ts';
 export { type Estimate, estimate, formatEstimate, median } from './estimate.ts';

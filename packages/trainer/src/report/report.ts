@@ -117,7 +117,13 @@ const conditionWords = {
     'proxy with an error of its own.',
 };
 
-function numbers({ subjectSimilarity, promptFollowing, condition, drift }: Evaluation): string {
+function numbers({
+  subjectSimilarity,
+  toldApart,
+  promptFollowing,
+  condition,
+  drift,
+}: Evaluation): string {
   const row = (name: string, { base, adapted, difference }: Comparison): string[] => [
     name,
     formatEstimate(base),
@@ -126,6 +132,7 @@ function numbers({ subjectSimilarity, promptFollowing, condition, drift }: Evalu
   ];
   const rows = [
     ...(subjectSimilarity ? [row('subject similarity', subjectSimilarity)] : []),
+    ...(toldApart ? [row('told apart', toldApart)] : []),
     ...(condition ? [row(conditions[condition.task].name, condition.score)] : []),
     row('prompt following', promptFollowing),
     ...(drift ? [row('following other prompts', drift.promptFollowing)] : []),
@@ -135,6 +142,9 @@ function numbers({ subjectSimilarity, promptFollowing, condition, drift }: Evalu
       ? '**Subject similarity** asks whether the subject itself is in the picture: its true drawing is laid over what ' +
         'stands before the background, at the place and size that fit best, and compared pixel by pixel. 1 is a ' +
         'perfect copy; missing parts, wrong colours and additions (even a hat that was asked for) all cost.'
+      : null,
+    toldApart
+      ? '**Told apart** is the share of pictures that resemble the subject that was named more than any other of the job.'
       : null,
     '**Prompt following** is the share of the things a prompt names (background, size, place, number, hat) that are ' +
       'found in the picture again, measured from its pixels alone.',

@@ -8,7 +8,7 @@ import type { TextToImage } from '../base/textToImage.ts';
 import { type TrainedFiles, writeTrained } from '../base/trained.ts';
 import { methodNames, type TrainConfig, writeConfig } from '../config/index.ts';
 import type { ImageFolder } from '../data/index.ts';
-import { type Drift, driftOf, evaluateSamples, type PromptSamples } from '../metrics/index.ts';
+import { castOf, type Drift, driftOf, evaluateSamples, type PromptSamples } from '../metrics/index.ts';
 import { beat } from '../progress/index.ts';
 import {
   chartPng,
@@ -206,7 +206,7 @@ function reportOf(results: Results, written: TrainedFiles, adapterBytes: number)
       peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
     },
     loss: { first: meanLoss(finished.losses, 'start'), last: meanLoss(finished.losses, 'end') },
-    evaluation: { ...evaluateSamples(before, after, config.subject), drift },
+    evaluation: { ...evaluateSamples(before, after, castOf(config)), drift },
     sampling: {
       steps: config.sampling.steps,
       guidanceScale: config.sampling.guidance_scale,

@@ -52,16 +52,18 @@ export { type Distance, distanceOf, type Shape, shapes } from './shapes.ts';
 export { subjectSimilarity } from './similarity.ts';
 export {
   type CaptionedSubject,
+  drawingOf,
   heldOutPrompts,
+  isSubject,
   renderSubject,
   type Subject,
   type SubjectPrompt,
   type SubjectScene,
   subjectCaption,
-  subjectLayers,
   subjects,
   trainingScenes,
 } from './subjects.ts';
+export { type Drawing, type Toy, toyCount, toyDrawing, toyName, toys } from './toys.ts';
 export {
   maxTokens,
   subjectWords,

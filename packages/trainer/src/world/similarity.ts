@@ -14,7 +14,7 @@ import { foreground, frameOf, placeOf, rgbDistance } from './measure.ts';
 import type { Rgb } from './palette.ts';
 import { blankPicture, type Picture, paintLayers } from './render.ts';
 import type { Pose } from './scene.ts';
-import { type Subject, subjectLayers } from './subjects.ts';
+import { drawingOf, type Subject } from './subjects.ts';
 
 /** RGB distance at which a pixel has lost 40 % of its match. */
 const sigma = 0.2;
@@ -28,7 +28,7 @@ export function subjectSimilarity(picture: Picture, subject: Subject): number {
   const { background, mask, bounds } = foreground(picture);
   if (bounds === null) return 0;
   const { width } = picture;
-  const layers = subjectLayers[subject];
+  const { layers } = drawingOf(subject);
 
   const match = (pose: Pose): number => {
     const drawn = blankPicture(width, background);

@@ -11,16 +11,18 @@ import { draws } from './random.ts';
 import { blankPicture, flat, hatLayers, type Layer, type Picture, paintLayers } from './render.ts';
 import { type Pose, type Position, positions, type Size, samplePose, sizes } from './scene.ts';
 import { box, disc, ellipse, polygon, union, without } from './shapes.ts';
+import { type Drawing, type Toy, toyDrawing, toys } from './toys.ts';
 
+/** Those drawn by hand. */
 export const subjects = ['robot', 'mushroom', 'fish', 'rocket'] as const;
-export type Subject = (typeof subjects)[number];
+type NamedSubject = (typeof subjects)[number];
+export type Subject = NamedSubject | Toy;
 
 const cream: Rgb = [0.98, 0.9, 0.74];
 const steel: Rgb = [0.62, 0.68, 0.74];
 const slate: Rgb = [0.3, 0.34, 0.42];
 
-/** The layers of each subject, lowest first, in a frame that the unit circle fills. */
-export const subjectLayers: Readonly<Record<Subject, readonly Layer[]>> = {
+const subjectLayers: Readonly<Record<NamedSubject, readonly Layer[]>> = {
   robot: [
     { outline: box(0, -0.66, 0.07, 0.2), paint: flat(slate) },
     { outline: disc(0, -0.86, 0.16), paint: flat('red') },
@@ -62,6 +64,24 @@ export const subjectLayers: Readonly<Record<Subject, readonly Layer[]>> = {
   ],
 };
 
+const grounds: Readonly<Record<NamedSubject, readonly Colour[]>> = {
+  robot: ['blue', 'green', 'purple', 'white', 'pink', 'cyan'],
+  mushroom: ['blue', 'green', 'purple', 'cyan', 'yellow', 'pink'],
+  fish: ['blue', 'cyan', 'green', 'purple', 'black', 'pink'],
+  rocket: ['blue', 'green', 'purple', 'black', 'yellow', 'pink'],
+};
+
+/** Whether the text names a subject. */
+export function isSubject(name: string): name is Subject {
+  return subjects.some((own) => own === name) || toys.some((own) => own === name);
+}
+
+/** How a subject is drawn. */
+export function drawingOf(subject: Subject): Drawing {
+  const named = subjects.find((own) => own === subject);
+  return named ? { layers: subjectLayers[named], grounds: grounds[named] } : toyDrawing(subject as Toy);
+}
+
 /** A subject in a scene of the world. */
 export interface SubjectScene {
   readonly subject: Subject;
@@ -75,7 +95,7 @@ export interface SubjectScene {
 /** The picture of a subject's scene, `size` x `size` pixels. */
 export function renderSubject(scene: SubjectScene, size = 32): Picture {
   const picture = blankPicture(size, rgbOf[scene.background]);
-  const layers = [...subjectLayers[scene.subject]];
+  const layers = [...drawingOf(scene.subject).layers];
   if (scene.hat !== null) layers.push(...hatLayers(scene.hat, -0.62));
   for (const pose of scene.poses) paintLayers(picture, layers, pose);
   return picture;
@@ -97,14 +117,6 @@ export interface CaptionedSubject {
   readonly caption: string;
 }
 
-/** Backgrounds on which every part of the subject shows. */
-const grounds: Readonly<Record<Subject, readonly Colour[]>> = {
-  robot: ['blue', 'green', 'purple', 'white', 'pink', 'cyan'],
-  mushroom: ['blue', 'green', 'purple', 'cyan', 'yellow', 'pink'],
-  fish: ['blue', 'cyan', 'green', 'purple', 'black', 'pink'],
-  rocket: ['blue', 'green', 'purple', 'black', 'yellow', 'pink'],
-};
-
 /** Places and sizes of the training pictures: each place once, both sizes. */
 const layout: readonly (readonly [Size, Position])[] = [
   ['big', 'middle'],
@@ -119,8 +131,9 @@ const layout: readonly (readonly [Size, Position])[] = [
  * A pure function of (subject, seed).
  */
 export function trainingScenes(subject: Subject, word = 'sks', seed = 7): CaptionedSubject[] {
+  const { grounds: shown } = drawingOf(subject);
   return layout.map(([size, position], index) => {
-    const background = grounds[subject][index]!;
+    const background = shown[index]!;
     const pose = samplePose(draws(seed, index), size, position);
     const scene: SubjectScene = { subject, size, position, background, hat: null, poses: [pose] };
     return { scene, caption: subjectCaption(word, { size, position, background }) };
@@ -138,11 +151,12 @@ export interface SubjectPrompt {
 
 /** Prompts whose (background, place) no training picture shows, every fourth with a hat; a pure function of the arguments. */
 export function heldOutPrompts(subject: Subject, word = 'sks', number = 8, seed = 7): SubjectPrompt[] {
-  const seen = new Set(layout.map(([, position], i) => `${grounds[subject][i]} ${position}`));
+  const { grounds: shown } = drawingOf(subject);
+  const seen = new Set(layout.map(([, position], i) => `${shown[i]} ${position}`));
   const prompts: SubjectPrompt[] = [];
   for (let index = 0; prompts.length < number; index += 1) {
     const draw = draws(seed ^ 0x0de1, index);
-    const background = draw.pick(grounds[subject]);
+    const background = draw.pick(shown);
     const position = positions[(index + 1) % positions.length]!;
     const size = sizes[(index + 1) % 2]!;
     if (seen.has(`${background} ${position}`)) continue;
