@@ -53,6 +53,7 @@ export function toyDrawing(toy: Toy): Drawing {
   while (own.length < 3) own.push(draw.pick(paints.filter((colour) => !own.includes(colour))));
   const [body, top, belly] = own as [Colour, Colour, Colour];
   const row = i >> 2;
+  const rest = paints.filter((colour) => !own.includes(colour));
   return {
     layers: [
       { outline: tops[row % 4]!, paint: flat(top) },
@@ -60,7 +61,8 @@ export function toyDrawing(toy: Toy): Drawing {
       ...eyeLayers(-0.08, 0.24, 0.17),
       { outline: bellies[(i + row + (i >> 4)) % 4]!, paint: flat(belly) },
     ],
-    grounds: paints.filter((colour) => !own.includes(colour)),
+    // From another one on for each, or most toys would be pictured on the same.
+    grounds: rest.map((_, k) => rest[(i + k) % rest.length]!),
   };
 }
 
