@@ -79,6 +79,37 @@ test('an interrupted table goes on where it was, and ends as one that was not', 
   expect(changed.text).toMatch(/whole\/runs\/01-robot-1: the run began with another configuration \(rank\)/);
 }, 120_000);
 
+test('concepts are learnt together, or alone and joined; styles are scored', async () => {
+  const merges = [
+    { label: 'together', keys: { method: 'lora' } },
+    { label: 'joined', keys: { method: 'lora' }, merge: 'sum' },
+  ];
+  const concepts = await compare('concepts', {
+    subjects: [],
+    concepts: [1, 2],
+    steps_each: 3,
+    rows: merges,
+  });
+  expect(concepts.status, concepts.text).toBe(0);
+  expect(rowsOf('concepts').map(({ label }) => label)).toEqual([
+    'together, 1',
+    'together, 2',
+    'joined, 1',
+    'joined, 2',
+  ]);
+  const table = fs.readFileSync(join(root, 'concepts/table.md'), 'utf8');
+  expect(table).toMatch(/\| joined, 2 \| [\d,]+ \| 0\.\d{3} \| [01]\.\d{3} \| /); // told apart: of two
+  expect(table).toMatch(/\| joined, 1 \| [\d,]+ \| 0\.\d{3} \| {2}\| /);
+  const runs = fs.readdirSync(join(root, 'concepts/runs')).sort();
+  expect(runs).toEqual(['01-1-1', '01-2-1', '02-1-1', '02-2-1', '02-part-toy-1-1', '02-part-toy-2-1']);
+  const together = fs.readFileSync(join(root, 'concepts/runs/01-2-1/config.yaml'), 'utf8');
+  expect(together).toMatch(/steps: 6$/m);
+
+  const styles = await compare('styles', { subjects: [], styles: ['mosaic'], rows: [rows[1]] });
+  expect(styles.status, styles.text).toBe(0);
+  expect(fs.readFileSync(join(root, 'styles/table.md'), 'utf8')).toContain('style similarity');
+}, 240_000);
+
 test.each([
   [
     'keys of the table in a row',
@@ -91,6 +122,12 @@ test.each([
     /row "mine":\ndeft: .*projector.*no such key; it belongs to deft, para/,
   ],
   ['a subject that it does not know', { subjects: ['cat'] }, 'expected robot, mushroom, fish or rocket'],
+  ['subjects beside concepts', { concepts: [2] }, 'expected one of subjects, styles, concepts and tasks'],
+  [
+    'merges without concepts',
+    { rows: [{ ...rows[0], merge: 'sum' }] },
+    'expected merge in tables of concepts only',
+  ],
   ['a key that it does not know', { colour: 1 }, 'unknown key'],
 ])('refuses %s, and trains nothing', async (_what, changes, message) => {
   const { status, text } = await compare('bad', changes);

@@ -66,6 +66,20 @@ describe('samples', () => {
     expect(subjectSimilarity!.difference.mean).toBeCloseTo(subjectSimilarity!.adapted.mean, 12);
   });
 
+  it('of several subjects are held against the one that is named, and told apart from the others', () => {
+    const asked = prompts.map((prompt, i) => {
+      const { pictures, ...rest } = perfect(prompt, i);
+      const name = i % 2 === 0 ? 'sks' : 'zwx ohv';
+      return { ...rest, prompt: prompt.prompt.replace('sks', name), pictures };
+    });
+    const cast = castOfNames({ sks: 'robot', 'zwx ohv': 'fish' });
+    const { subjectSimilarity, toldApart, prompts: scores } = evaluateSamples(asked, asked, cast);
+    expect(scores.base.map(({ toldApart: own }) => own)).toEqual(prompts.map((_, i) => Number(i % 2 === 0)));
+    expect(toldApart!.base.mean).toBe(0.5);
+    expect(subjectSimilarity!.base.mean).toBeLessThan(0.7); // half of them show a robot for a fish
+    expect(evaluateSamples(asked, asked, castOfNames({ qip: 'fish' })).subjectSimilarity).toBeNull();
+  });
+
   it('that follow the prompt but with another place lose just that', () => {
     const moved = prompts.map((prompt, i) => {
       const position = positions[(positions.indexOf(prompt.position) + 1) % positions.length]!;

@@ -211,12 +211,14 @@ function evaluation(similarity: [number[], number[]] | null, following: [number[
       prompt: `a sks toy | number ${i}`,
       subjectSimilarity: similarity ? similarity[side][i]! : null,
       toldApart: null,
+      styleSimilarity: null,
       promptFollowing,
       condition: null,
     }));
   return {
     subjectSimilarity: similarity && compare(similarity),
     toldApart: null,
+    styleSimilarity: null,
     promptFollowing: compare(following),
     condition: null,
     drift: null,

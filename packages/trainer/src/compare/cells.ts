@@ -15,8 +15,13 @@ import { UserError } from '../userError.ts';
 import {
   heldOutPrompts,
   instructionOf,
+  renderScene,
   renderSubject,
+  type Style,
   type Subject,
+  styledScenes,
+  styleWorlds,
+  stylize,
   type Toy,
   toyName,
   toys,
@@ -37,7 +42,7 @@ export interface Cell {
 }
 
 /** Keys that the table gives to each cell. */
-const given = ['name', 'subject', 'subjects', 'seed'] as const;
+const given = ['name', 'subject', 'cast', 'style', 'seed'] as const;
 
 type Mapping = Readonly<Record<string, unknown>>;
 
@@ -59,6 +64,17 @@ async function writePictures(folder: string, subject: Subject, word?: string): P
     const file = word === undefined ? `${i + 1}` : `${subject}-${i + 1}`;
     writeFileAtomically(join(folder, `${file}.png`), await picturePng(renderSubject(scene)));
     writeFileAtomically(join(folder, `${file}.txt`), `${caption}\n`);
+  }
+}
+
+/** Pictures to learn a style from, and prompts to draw in it. */
+const styleCounts = { pictures: 10, prompts: 8 } as const;
+
+async function writeStyled(folder: string, style: Style): Promise<void> {
+  makeFolder(folder);
+  for (const [i, { scene, caption }] of styledScenes(styleCounts.pictures, styleWorlds.training).entries()) {
+    writeFileAtomically(join(folder, `${i + 1}.png`), await picturePng(stylize(renderScene(scene), style)));
+    writeFileAtomically(join(folder, `${i + 1}.txt`), `${caption}\n`);
   }
 }
 
@@ -103,7 +119,7 @@ async function writeToys(folder: string, count: number, steps: number, alone?: T
   const data = join(folder, 'data', alone ?? `concepts-${count}`);
   for (const toy of alone ? [alone] : all) await writePictures(data, toy, toyName(toy));
   const keys = {
-    subjects: Object.fromEntries((alone ? [alone] : all).map((toy) => [toyName(toy), toy])),
+    cast: Object.fromEntries((alone ? [alone] : all).map((toy) => [toyName(toy), toy])),
     data: { folder: data },
     sampling: { prompts: conceptPrompts(alone ? [alone] : all) },
     ...(steps > 0 && { steps }),
@@ -126,6 +142,12 @@ async function writeTopics(config: CompareConfig, folder: string): Promise<Topic
     await writePictures(data, subject);
     const prompts = heldOutPrompts(subject).map(({ prompt }) => prompt);
     topics.push({ name: subject, keys: { subject, data: { folder: data }, sampling: { prompts } } });
+  }
+  for (const style of config.styles) {
+    const data = join(folder, 'data', style);
+    await writeStyled(data, style);
+    const prompts = styledScenes(styleCounts.prompts, styleWorlds.heldOut).map(({ caption }) => caption);
+    topics.push({ name: style, keys: { style, data: { folder: data }, sampling: { prompts } } });
   }
   const least = typeof config.common.steps === 'number' ? config.common.steps : 0;
   for (const count of concepts) {

@@ -10,6 +10,7 @@ const columns: Readonly<
 > = {
   'subject similarity': ({ subjectSimilarity }, side) => subjectSimilarity?.[side].mean,
   'told apart': ({ toldApart }, side) => toldApart?.[side].mean,
+  'style similarity': ({ styleSimilarity }, side) => styleSimilarity?.[side].mean,
   'canny F1': (evaluation, side) => conditionScore('canny', evaluation, side),
   'depth RMSE': (evaluation, side) => conditionScore('depth', evaluation, side),
   'prompt following': ({ promptFollowing }, side) => promptFollowing[side].mean,

@@ -1,4 +1,5 @@
 import type { z } from 'zod';
+import { styles } from '../world/styles.ts';
 import {
   choice,
   deviceNames,
@@ -34,7 +35,8 @@ const sharedKeys = {
     keep_parts: whole(0, 1000).default(0),
   }),
   subject: nullable(subjectName()),
-  subjects: named(subjectName()).default({}),
+  cast: named(subjectName()).default({}),
+  style: nullable(choice(styles)),
 
   steps: whole(1, 10_000_000).default(600),
   batch_size: whole(1, 4096).default(5),
@@ -90,8 +92,8 @@ const sharedKeys = {
 function schemaOf<const M extends Method, K extends z.ZodRawShape>(_method: M, keys: K) {
   // A job is checked against the schema of the method that it names, so no other value passes.
   const method = choice(methods).default('deft') as unknown as z.ZodType<M>;
-  const { name, base, data, subject, subjects, ...rest } = sharedKeys;
-  return section({ name, base, data, subject, subjects, method, ...keys, ...rest });
+  const { name, base, data, subject, cast, style, ...rest } = sharedKeys;
+  return section({ name, base, data, subject, cast, style, method, ...keys, ...rest });
 }
 
 const schemas = {

@@ -23,7 +23,7 @@ export function castOfNames(names: Readonly<Record<string, Subject>>): Cast {
 }
 
 /** The cast of a job: its subject, or its names of several; null where it has neither. */
-export function castOf({ subject, subjects }: Pick<TrainConfig, 'subject' | 'subjects'>): Cast | null {
+export function castOf({ subject, cast }: Pick<TrainConfig, 'subject' | 'cast'>): Cast | null {
   if (subject !== null) return castOfOne(subject);
-  return Object.keys(subjects).length > 0 ? castOfNames(subjects) : null;
+  return Object.keys(cast).length > 0 ? castOfNames(cast) : null;
 }

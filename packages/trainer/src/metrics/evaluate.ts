@@ -9,6 +9,7 @@ import { promptFollowing } from '../world/measure.ts';
 import { readCaption } from '../world/reading.ts';
 import type { Picture } from '../world/render.ts';
 import { subjectSimilarity } from '../world/similarity.ts';
+import { type Style, styleSimilarity } from '../world/styles.ts';
 import type { Subject } from '../world/subjects.ts';
 import type { Cast } from './cast.ts';
 import { type Condition, conditionOf, conditions } from './condition.ts';
@@ -38,6 +39,8 @@ export interface PromptScores {
   readonly subjectSimilarity: number | null;
   /** The share of pictures that resemble the named subject most, of a cast of several; null otherwise. */
   readonly toldApart: number | null;
+  /** How much of the style there is, in [0, 1]; null where none is measured. */
+  readonly styleSimilarity: number | null;
   readonly promptFollowing: number;
   /** How well the pictures keep to the one that the prompt names; null where it names none that is scored. */
   readonly condition: number | null;
@@ -56,6 +59,8 @@ export interface Evaluation {
   readonly subjectSimilarity: Comparison | null;
   /** In [0, 1]; null unless there are several subjects. */
   readonly toldApart: Comparison | null;
+  /** In [0, 1]; null when the style is not one of the world's. */
+  readonly styleSimilarity: Comparison | null;
   /** The fraction of named attributes that are shown, in [0, 1]. */
   readonly promptFollowing: Comparison;
   /** Of prompts of one task that name a picture; null for others. */
@@ -69,13 +74,18 @@ export interface Evaluation {
 }
 
 /** The scores of each prompt's pictures, which must be square. */
-export function scorePrompts(samples: readonly PromptSamples[], cast: Cast | null): PromptScores[] {
+export function scorePrompts(
+  samples: readonly PromptSamples[],
+  cast: Cast | null,
+  style: Style | null = null,
+): PromptScores[] {
   return samples.map(({ prompt, input, pictures }) => {
     const named = readCaption(prompt.slice(prompt.lastIndexOf('>') + 1)); // its words after a picture
     const task = input ? conditionOf(prompt) : null;
     return {
       prompt,
       ...scoreSubject(pictures, cast?.of(prompt) ?? null, cast?.subjects ?? []),
+      styleSimilarity: style && mean(pictures.map((picture) => styleSimilarity(picture, style))),
       promptFollowing: mean(pictures.map((picture) => promptFollowing(picture, named))),
       condition: task && mean(pictures.map((picture) => conditions[task].score(picture, input!))),
     };
@@ -104,12 +114,13 @@ export function evaluateSamples(
   base: readonly PromptSamples[],
   adapted: readonly PromptSamples[],
   cast: Cast | null,
+  style: Style | null = null,
 ): Omit<Evaluation, 'drift'> {
   const odd = base.findIndex(({ prompt }, i) => prompt !== adapted[i]?.prompt);
   if (odd >= 0 || base.length !== adapted.length) {
     throw new RangeError('evaluate: base and adapted samples must be of the same prompts in the same order');
   }
-  const prompts = { base: scorePrompts(base, cast), adapted: scorePrompts(adapted, cast) };
+  const prompts = { base: scorePrompts(base, cast, style), adapted: scorePrompts(adapted, cast, style) };
   const compare = (score: (scores: PromptScores) => number, counts?: readonly boolean[]): Comparison => {
     const counted = (list: readonly PromptScores[]) => list.filter((_, i) => counts?.[i] ?? true).map(score);
     const [before, after] = [counted(prompts.base), counted(prompts.adapted)];
@@ -132,6 +143,7 @@ export function evaluateSamples(
     condition: isScored ? { task, score: compare((scores) => scores.condition!) } : null,
     subjectSimilarity: ofSubjects('subjectSimilarity'),
     toldApart: ofSubjects('toldApart'),
+    styleSimilarity: style && compare((scores) => scores.styleSimilarity!),
     promptFollowing: compare((scores) => scores.promptFollowing),
     prompts,
   };

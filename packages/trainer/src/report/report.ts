@@ -99,6 +99,7 @@ function summary({ evaluation, training, targets, method, subjectWords, base }: 
   const { subjectSimilarity: similarity, promptFollowing: following } = evaluation;
   const found = [
     similarity ? `the subject is matched at ${arrow(similarity)}` : null,
+    evaluation.styleSimilarity ? `the style is met at ${arrow(evaluation.styleSimilarity)}` : null,
     `prompts are followed at ${arrow(following)}`,
   ].filter((part) => part !== null);
   return `${taught} On prompts it was not trained on, ${found.join(', and ')}.`;
@@ -120,6 +121,7 @@ const conditionWords = {
 function numbers({
   subjectSimilarity,
   toldApart,
+  styleSimilarity,
   promptFollowing,
   condition,
   drift,
@@ -133,6 +135,7 @@ function numbers({
   const rows = [
     ...(subjectSimilarity ? [row('subject similarity', subjectSimilarity)] : []),
     ...(toldApart ? [row('told apart', toldApart)] : []),
+    ...(styleSimilarity ? [row('style similarity', styleSimilarity)] : []),
     ...(condition ? [row(conditions[condition.task].name, condition.score)] : []),
     row('prompt following', promptFollowing),
     ...(drift ? [row('following other prompts', drift.promptFollowing)] : []),
@@ -145,6 +148,10 @@ function numbers({
       : null,
     toldApart
       ? '**Told apart** is the share of pictures that resemble the subject that was named more than any other of the job.'
+      : null,
+    styleSimilarity
+      ? '**Style similarity** is how much of the style a picture has, whatever it shows, measured from its pixels: 0 is none, ' +
+        '1 is what pictures painted in the style have.'
       : null,
     '**Prompt following** is the share of the things a prompt names (background, size, place, number, hat) that are ' +
       'found in the picture again, measured from its pixels alone.',

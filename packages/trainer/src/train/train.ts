@@ -206,7 +206,7 @@ function reportOf(results: Results, written: TrainedFiles, adapterBytes: number)
       peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
     },
     loss: { first: meanLoss(finished.losses, 'start'), last: meanLoss(finished.losses, 'end') },
-    evaluation: { ...evaluateSamples(before, after, castOf(config)), drift },
+    evaluation: { ...evaluateSamples(before, after, castOf(config), config.style), drift },
     sampling: {
       steps: config.sampling.steps,
       guidanceScale: config.sampling.guidance_scale,

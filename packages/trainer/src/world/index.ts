@@ -51,6 +51,15 @@ export {
 export { type Distance, distanceOf, type Shape, shapes } from './shapes.ts';
 export { subjectSimilarity } from './similarity.ts';
 export {
+  type Style,
+  type StyledScene,
+  styledScenes,
+  styleSimilarity,
+  styles,
+  styleWorlds,
+  stylize,
+} from './styles.ts';
+export {
   type CaptionedSubject,
   drawingOf,
   heldOutPrompts,

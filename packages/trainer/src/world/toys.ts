@@ -23,7 +23,7 @@ export const toys: readonly Toy[] = Array.from({ length: toyCount }, (_, i): Toy
 const bodies: readonly Distance[] = [
   box(0, 0.16, 0.74, 0.7, 0.16),
   disc(0, 0.18, 0.76),
-  ellipse(0, 0.16, 0.52, 0.8),
+  ellipse(0, 0.16, 0.64, 0.8),
   polygon(-0.36, -0.46, 0.36, -0.46, 0.86, 0.86, -0.86, 0.86),
 ];
 
