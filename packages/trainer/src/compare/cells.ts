@@ -181,8 +181,8 @@ export interface Cells {
  */
 export async function writeCells(config: CompareConfig, place: string): Promise<Cells> {
   const folder = resolve(place); // paths in a file are read from where it lies
-  const { seeds, common, rows, concepts } = config;
-  for (const { label, keys } of [{ label: 'common', keys: common }, ...rows]) {
+  const { seeds, rows, concepts } = config;
+  for (const { label, keys } of [{ label: 'common', keys: config.common }, ...rows]) {
     const taken = given.find((key) => key in keys);
     if (taken) throw new UserError(`${label}: ${taken}: the table gives it to every run`, 2);
   }
@@ -196,10 +196,14 @@ export async function writeCells(config: CompareConfig, place: string): Promise<
   const trained: Cell[] = [];
   const merged: MergedCell[] = [];
   for (const [row, { label, keys, merge }] of rows.entries()) {
-    const shared = Object.entries(common).filter(([key]) => !isForeignKey(key, { ...common, ...keys }));
+    const shared = Object.entries(config.common).filter(
+      ([key]) => !isForeignKey(key, { ...config.common, ...keys }),
+    );
     const cellOf = (topic: Topic, seed: number, prefix: string): Cell => {
       const name = `${prefix}-${topic.name}-${seed}`;
-      const all = over(over({ name, ...topic.keys, seed }, Object.fromEntries(shared)), keys);
+      // Steps for so many toys take the place of the table's.
+      const common = shared.filter(([key]) => !(key === 'steps' && 'steps' in topic.keys));
+      const all = over(over({ name, ...topic.keys, seed }, Object.fromEntries(common)), keys);
       const file = join(folder, 'cells', `${name}.json`);
       writeFileAtomically(file, `${JSON.stringify(all, null, 2)}\n`); // JSON is YAML
       const run = join(folder, 'runs', name);
