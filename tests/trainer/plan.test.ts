@@ -14,6 +14,7 @@ const plan: Plan = {
   captions: 'from files',
   priorPictures: 0,
   epochs: 2000,
+  buckets: [],
   prompts: 8,
   trained: { layers: 92, parameters: 1000 },
   parameters: 10_000,

@@ -23,6 +23,7 @@ import {
   type Tensor,
   tensor,
 } from '@deftjs/tensor';
+import type { PictureSize } from '../data/index.ts';
 import { denoisingErrors, diffusion, flow, type Objective } from '../diffusion/objective.ts';
 import { UserError } from '../userError.ts';
 import {
@@ -77,9 +78,8 @@ export abstract class PipelineModel extends TextToImage {
     return tensor(captions.flatMap(encode), [captions.length, length], 'i32');
   }
 
-  get storedShape(): readonly [number, number, number] {
-    const across = this.pictureSize / this.vae.factor;
-    return [this.vae.config.latentChannels, across, across];
+  storedShapeOf({ width, height }: PictureSize): readonly [number, number, number] {
+    return [this.vae.config.latentChannels, height / this.vae.factor, width / this.vae.factor];
   }
 
   async draw({ size, ...request }: PlanesRequest): Promise<Tensor> {

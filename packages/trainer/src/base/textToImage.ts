@@ -7,6 +7,7 @@ import { Module, namedModules } from '@deftjs/autograd/nn';
 import { addWords } from '@deftjs/deft';
 import type { AutoencoderKL } from '@deftjs/models';
 import { type Device, read, type Tensor, type Tree, tensor } from '@deftjs/tensor';
+import type { PictureSize } from '../data/index.ts';
 import type { Objective } from '../diffusion/objective.ts';
 import { UserError } from '../userError.ts';
 
@@ -53,8 +54,18 @@ export abstract class TextToImage extends Module {
   abstract get partNames(): PartNames;
   /** What makes latents of pictures; null where training keeps pixels, and {@link errors} goes on from them. */
   abstract readonly vae: AutoencoderKL | null;
-  /** Channels, height and width of what training keeps of a picture. */
-  abstract get storedShape(): readonly [number, number, number];
+  /** Channels, height and width of what training keeps of a picture of a size. */
+  abstract storedShapeOf(size: PictureSize): readonly [number, number, number];
+
+  /** The same of the squares that it draws. */
+  get storedShape(): readonly [number, number, number] {
+    return this.storedShapeOf({ width: this.pictureSize, height: this.pictureSize });
+  }
+
+  /** Whether it can be trained on pictures that are no squares. */
+  get takesRectangles(): boolean {
+    return true;
+  }
 
   #size: number | null = null;
 

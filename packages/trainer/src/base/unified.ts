@@ -15,6 +15,7 @@ import {
   repeated,
 } from '@deftjs/models';
 import { evaluate, type Tensor, tensor, treeLeaves } from '@deftjs/tensor';
+import type { PictureSize } from '../data/index.ts';
 import { denoisingErrors, type Objective, timeReversedFlow } from '../diffusion/objective.ts';
 import { UserError } from '../userError.ts';
 import {
@@ -88,8 +89,13 @@ export class UnifiedModel extends TextToImage {
     return this.transformer.config.patchSize;
   }
 
-  get storedShape(): readonly [number, number, number] {
-    return [3, this.pictureSize, this.pictureSize];
+  storedShapeOf({ width, height }: PictureSize): readonly [number, number, number] {
+    return [3, height, width];
+  }
+
+  /** Its patches have places in squares. */
+  override get takesRectangles(): boolean {
+    return false;
   }
 
   /** Patches of a picture. */

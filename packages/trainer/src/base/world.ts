@@ -11,6 +11,7 @@ import {
   UNet2DConditionModel,
 } from '@deftjs/models';
 import { evaluate, type Tensor, tensor } from '@deftjs/tensor';
+import type { PictureSize } from '../data/index.ts';
 import { denoisingErrors, flow, type Objective } from '../diffusion/objective.ts';
 import { UserError } from '../userError.ts';
 import { maxTokens, tokenize, tokenOf, wordIds, wordsOf } from '../world/index.ts';
@@ -106,8 +107,8 @@ export class WorldModel extends TextToImage {
     return this.text_encoder.forward(tokens).lastHiddenState;
   }
 
-  get storedShape(): readonly [number, number, number] {
-    return [3, this.pictureSize, this.pictureSize];
+  storedShapeOf({ width, height }: PictureSize): readonly [number, number, number] {
+    return [3, height, width];
   }
 
   errors({ stored, noise, levels, context }: StoredBatch<Tensor>): Tensor {

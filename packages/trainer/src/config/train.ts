@@ -31,6 +31,7 @@ const sharedKeys = {
     cache: flag().default(true),
     flip: real(0, 1).default(0),
     random_crop: flag().default(false),
+    buckets: nullable(real(1, 8)),
     shuffle_captions: flag().default(false),
     keep_parts: whole(0, 1000).default(0),
   }),

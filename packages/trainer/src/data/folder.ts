@@ -2,8 +2,9 @@
 import { readdir, realpath } from 'node:fs/promises';
 import { extname, parse } from 'node:path';
 import { UserError } from '../userError.ts';
+import type { PictureSize } from './buckets.ts';
 import { metadataFiles, readMetadata, readSidecar } from './captions.ts';
-import { decodeImage, decodeWhole, type Planes } from './imageFile.ts';
+import { decodeImage, decodeNearest, decodeWhole, type Planes } from './imageFile.ts';
 import { readInside } from './insideFile.ts';
 
 /** One picture to train on. */
@@ -11,8 +12,10 @@ export interface TrainingPicture {
   /** Relative to the folder. */
   readonly path: string;
   readonly caption: string;
-  /** 3 x size x size numbers in [-1, 1]. */
+  /** 3 x size x size numbers in [-1, 1], or 3 x height x width of `bucket`. */
   readonly pixels: Float32Array;
+  /** Its size, where that is not the square. */
+  readonly bucket?: PictureSize;
   /** All of a picture that is no square, where it is asked for. */
   readonly whole?: Planes;
   /** The picture that the caption names, as `pixels`; absent where it names none. */
@@ -39,6 +42,8 @@ export interface FolderOptions {
    * @param hasInput whether a picture is given with it
    */
   readonly captionProblem: (caption: string, hasInput: boolean) => string | null;
+  /** Sizes of which each picture takes the nearest in shape; default: the square alone. */
+  readonly buckets?: readonly PictureSize[];
   /** Whether pictures that are no squares are kept whole too; default: only their middles. */
   readonly keepWhole?: boolean;
   /** A word that is put before captions that lack it. */
@@ -97,7 +102,11 @@ export async function readImageFolder(folder: string, options: FolderOptions): P
     const label = row ? `${metadataFile}:${row.line}: ${path}` : path;
     try {
       const bytes = await readInside(root, path, maxImageBytes);
-      const pixels = await decodeImage(bytes, options.size);
+      const { pixels, width, height } = await decodeNearest(
+        bytes,
+        options.buckets ?? [{ width: options.size, height: options.size }],
+      );
+      const bucket = width !== height ? { width, height } : null;
       const whole = options.keepWhole ? await decodeWhole(bytes, options.size) : null;
       const hasMore = whole !== null && whole.width !== whole.height;
       const input = row?.input
@@ -111,7 +120,14 @@ export async function readImageFolder(folder: string, options: FolderOptions): P
       const beside = names.includes(sidecar) ? await readSidecar(root, sidecar) : null;
       const files = { sidecar, metadataFile };
       const { caption, kind } = chooseCaption(row?.caption ?? null, beside, files, input !== null, options);
-      pictures.push({ path, caption, pixels, ...(hasMore && { whole }), ...(input && { input }) });
+      pictures.push({
+        path,
+        caption,
+        pixels,
+        ...(bucket && { bucket }),
+        ...(hasMore && { whole }),
+        ...(input && { input }),
+      });
       sources.push(kind);
     } catch (error) {
       problem(label, (error as Error).message);

@@ -1,6 +1,7 @@
 /** PNG, JPEG and WebP files as pictures of the size a model sees. */
 import type { RgbPicture } from '@deftjs/models';
 import type { Metadata, Sharp } from 'sharp';
+import { nearestSize, type PictureSize } from './buckets.ts';
 
 /** Refused above this many pixels: a file of a few hundred kilobytes can claim gigabytes. */
 const maxPixels = 50_000_000;
@@ -27,6 +28,20 @@ export async function decodeImage(bytes: Uint8Array, size: number): Promise<Floa
     image.resize(size, size, { fit: 'cover', position: 'centre', kernel: 'lanczos3' }),
   );
   return planesOf(pixels, size * size);
+}
+
+/**
+ * An image as {@link decodeImage} takes it, but its middle cut to the nearest of the sizes in shape.
+ * @throws {Error} as there
+ */
+export async function decodeNearest(bytes: Uint8Array, sizes: readonly PictureSize[]): Promise<Planes> {
+  const image = await openImage(bytes, Math.min(...sizes.map((size) => Math.min(size.width, size.height))));
+  const { autoOrient } = await image.metadata();
+  const { width, height } = nearestSize(sizes, autoOrient);
+  const { pixels } = await rgbOf(
+    image.resize(width, height, { fit: 'cover', position: 'centre', kernel: 'lanczos3' }),
+  );
+  return { pixels: planesOf(pixels, width * height), width, height };
 }
 
 /** A whole picture: 3 planes of `width` x `height` numbers in [-1, 1]. */

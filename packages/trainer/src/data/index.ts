@@ -1,4 +1,5 @@
 /** Folders of captioned pictures. */
+export { bucketSizes, nearestSize, type PictureSize, sizeInWords } from './buckets.ts';
 export { readSidecar } from './captions.ts';
 export {
   type FolderOptions,

@@ -53,6 +53,22 @@ export async function gridPng(pictures: readonly Picture[], options: GridOptions
   return encodePng(sheet);
 }
 
+/** The pictures in frames of one size, the smaller ones in the middle of white. */
+export function framed(pictures: readonly Picture[]): Picture[] {
+  const width = Math.max(...pictures.map((picture) => picture.width));
+  const height = Math.max(...pictures.map((picture) => picture.height));
+  return pictures.map((picture) => {
+    if (picture.width === width && picture.height === height) return picture;
+    const data = new Float32Array(3 * width * height).fill(1);
+    const [left, top] = [(width - picture.width) >> 1, (height - picture.height) >> 1];
+    for (let row = 0; row < picture.height; row += 1) {
+      const from = 3 * row * picture.width;
+      data.set(picture.data.subarray(from, from + 3 * picture.width), 3 * ((top + row) * width + left));
+    }
+    return { width, height, data };
+  });
+}
+
 /** One picture pixel for pixel, as a PNG file. */
 export function picturePng(picture: Picture): Promise<Uint8Array> {
   return stripPng([picture]);

@@ -3,7 +3,7 @@ import { encodePng, rasterize } from './svg.ts';
 
 export { type CurvePoint, curveChart, type LossPoint, lossChart } from './curve.ts';
 export { diagnosisChart, type LayerDiagnosis } from './diagnosis.ts';
-export { type GridOptions, gridPng, type Heading, picturePng, readStrip, stripPng } from './grid.ts';
+export { framed, type GridOptions, gridPng, type Heading, picturePng, readStrip, stripPng } from './grid.ts';
 export { layersTable } from './layers.ts';
 export { type PageParts, renderPage } from './page.ts';
 export { pngText, withPngText } from './pngText.ts';

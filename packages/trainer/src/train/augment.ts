@@ -14,9 +14,9 @@ export interface Augmentation {
   readonly keepParts: number;
 }
 
-/** Square planes mirrored, left for right. */
-export function mirrored(planes: Float32Array, size: number): Float32Array {
-  return planes.map((_, i) => planes[i - (i % size) + (size - 1 - (i % size))]!);
+/** Planes whose rows have `width` numbers mirrored, left for right. */
+export function mirrored(planes: Float32Array, width: number): Float32Array {
+  return planes.map((_, i) => planes[i - (i % width) + (width - 1 - (i % width))]!);
 }
 
 /** A square of a picture whose shorter side is `size`, every place as likely. */
@@ -42,7 +42,7 @@ export function shuffledCaption(caption: string, keep: number, draw: Draws): str
   return parts.join(', ');
 }
 
-/** A picture of square planes and its caption, changed. */
+/** A picture and its caption, changed. @param size numbers in a row of its planes, which are square where it has a whole */
 export function augmented(
   { pixels: middle, caption, whole, input, mirrored: other }: Captioned,
   size: number,

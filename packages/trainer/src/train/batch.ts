@@ -5,8 +5,10 @@ import type { Noise } from '../diffusion/objective.ts';
 
 /** On the host. */
 export interface Batch extends Noise {
-  /** What the model stores of each, [B, ...storedShape]: pixels in [-1, 1] or latents. */
+  /** What the model stores of each, [B, ...shape]: pixels in [-1, 1] or latents. */
   readonly pictures: Float32Array;
+  /** Channels, height and width; default: the model's own. */
+  readonly shape?: readonly number[];
   /** One for each; '' where it is left out. */
   readonly captions: readonly string[];
   /** The pictures that captions name, one for each [B, 3, H, W]; absent where they name none. */
@@ -21,7 +23,7 @@ export interface Contexts {
   readonly rows: ReadonlyMap<string, readonly Float32Array[]>;
 }
 
-/** As tensors: pictures and noise [B, ...storedShape], levels [B, 6], and captions as token ids or as contexts. */
+/** As tensors: pictures and noise [B, ...shape], levels [B, 6], and captions as token ids or as contexts. */
 export type BatchTensors = { readonly stored: Tensor; readonly noise: Tensor; readonly levels: Tensor } & (
   | { readonly tokens: Tree }
   | { readonly context: Tree }
@@ -32,12 +34,12 @@ export type BatchTensors = { readonly stored: Tensor; readonly noise: Tensor; re
  * @param contexts of all captions; null where text encoders are part of the step
  */
 export function batchTensors(
-  { pictures, noise, levels, captions, inputs }: Batch,
+  { pictures, shape: own, noise, levels, captions, inputs }: Batch,
   model: TextToImage,
   contexts: Contexts | null = null,
 ): BatchTensors {
   const count = captions.length;
-  const shape = [count, ...model.storedShape];
+  const shape = [count, ...(own ?? model.storedShape)];
   const named = inputs && tensor(inputs, [count, 3, model.pictureSize, model.pictureSize]);
   return {
     stored: tensor(pictures, shape),

@@ -2,7 +2,7 @@
  * Which pictures a step takes. Each epoch is a shuffle of its own, a pure function of (seed, epoch), and batches run
  * across epochs, so nothing is dropped and a resumed run meets the pictures in the order it would have.
  */
-import type { Planes } from '../data/index.ts';
+import { type PictureSize, type Planes, sizeInWords } from '../data/index.ts';
 import { drawNoise, type NoiseOptions, type Objective } from '../diffusion/objective.ts';
 import { draws, picturesOnly } from '../world/index.ts';
 import { type Augmentation, augmented } from './augment.ts';
@@ -14,6 +14,8 @@ export interface Captioned {
   /** Of the mirrored picture, where that is not `pixels` mirrored: the latents of a VAE. */
   readonly mirrored?: Float32Array;
   readonly caption: string;
+  /** Its size in pixels, where that is not the square that the model draws. */
+  readonly bucket?: PictureSize;
   /** All of a picture of which `pixels` are the middle. */
   readonly whole?: Planes;
   /** The picture that the caption names, in pixels; absent where it names none. */
@@ -43,6 +45,52 @@ export function itemsOfStep(count: number, batchSize: number, seed: number, step
   });
 }
 
+/** Items by the size that they have in common, each a list of places; the first size met comes first. */
+export function bucketsOf(items: readonly Pick<Captioned, 'bucket'>[]): number[][] {
+  const buckets = new Map<string, number[]>();
+  for (const [i, { bucket }] of items.entries()) {
+    const key = bucket ? sizeInWords(bucket) : '';
+    const known = buckets.get(key) ?? [];
+    known.push(i);
+    buckets.set(key, known);
+  }
+  return [...buckets.values()];
+}
+
+/**
+ * The items of step `step` where a batch is of one bucket. An epoch has every bucket's batches in an order of its own; the
+ * last batch of a bucket is filled up from the beginning of its order.
+ */
+export function bucketedItemsOfStep(
+  buckets: readonly (readonly number[])[],
+  batchSize: number,
+  seed: number,
+  step: number,
+): number[] {
+  if (buckets.length === 1) return itemsOfStep(buckets[0]!.length, batchSize, seed, step);
+  const batches = buckets.flatMap((items, bucket) =>
+    Array.from({ length: Math.ceil(items.length / batchSize) }, (_, part) => ({ bucket, part })),
+  );
+  const epoch = Math.floor(step / batches.length);
+  const { bucket, part } = batches[shuffled(batches.length, seed ^ 0xb0c, epoch)[step % batches.length]!]!;
+  const items = buckets[bucket]!;
+  const order = shuffled(items.length, (seed ^ Math.imul(bucket + 1, 0x9e3779b1)) >>> 0, epoch);
+  return Array.from({ length: batchSize }, (_, i) => items[order[(part * batchSize + i) % items.length]!]!);
+}
+
+/** For each bucket, the first step whose batch is of it. */
+export function firstSteps(
+  buckets: readonly (readonly number[])[],
+  batchSize: number,
+  seed: number,
+): number[] {
+  return buckets.map((items) => {
+    let step = 0;
+    while (!items.includes(bucketedItemsOfStep(buckets, batchSize, seed, step)[0]!)) step += 1;
+    return step;
+  });
+}
+
 export interface BatchOptions {
   readonly batchSize: number;
   readonly captionDropout: number;
@@ -51,22 +99,25 @@ export interface BatchOptions {
   readonly noise: NoiseOptions;
   /** null: pictures and captions as they are. */
   readonly augmentation: Augmentation | null;
-  /** Of a picture: channels, height and width. */
-  readonly shape: readonly number[];
+  /** Channels, height and width of what is stored of a picture of the size, or of the model's square. */
+  readonly shapeOf: (bucket?: PictureSize) => readonly number[];
 }
 
 /** The batch of a step. */
 export function captionedBatch(
   items: readonly Captioned[],
-  { batchSize, captionDropout, seed, objective, noise, augmentation, shape }: BatchOptions,
+  { batchSize, captionDropout, seed, objective, noise, augmentation, shapeOf }: BatchOptions,
   step: number,
 ): Batch {
-  const size = items[0]!.pixels.length;
+  const taken = bucketedItemsOfStep(bucketsOf(items), batchSize, seed, step);
+  const { pixels: first, input: named, bucket } = items[taken[0]!]!;
+  const shape = shapeOf(bucket);
+  const size = first.length;
   const pictures = new Float32Array(batchSize * size);
-  const inputs = items[0]!.input && new Float32Array(batchSize * items[0]!.input.length);
+  const inputs = named && new Float32Array(batchSize * named.length);
   const captions: string[] = [];
   const places = Array.from({ length: batchSize }, (_, i) => step * batchSize + i);
-  itemsOfStep(items.length, batchSize, seed, step).forEach((item, i) => {
+  taken.forEach((item, i) => {
     const { pixels, caption, input } = augmentation
       ? augmented(items[item]!, shape.at(-1)!, augmentation, draws(seed ^ 0xa06, places[i]!))
       : items[item]!;
@@ -77,6 +128,7 @@ export function captionedBatch(
   });
   return {
     pictures,
+    shape,
     captions,
     ...(inputs && { inputs }),
     ...drawNoise(objective, noise, seed, places, shape),

@@ -11,6 +11,7 @@ import { compile, type Device, evaluate, read, type Tensor, tensor, treeLeaves }
 import { cacheRoot } from '@deftjs/tensor/node';
 import { hashWeights } from '../base/recipe.ts';
 import type { TextToImage } from '../base/textToImage.ts';
+import type { PictureSize } from '../data/index.ts';
 import { writeFileAtomically } from '../runs/index.ts';
 import { mirrored } from './augment.ts';
 import type { Contexts } from './batch.ts';
@@ -83,21 +84,30 @@ export async function encodePictures(
 ): Promise<Captioned[]> {
   const { vae } = model;
   if (vae === null) return [...pictures];
-  const size = model.pictureSize;
+  const square = { width: model.pictureSize, height: model.pictureSize };
   const encode = compile((x: Tensor) => vae.scale(vae.encode(x).mean), { device });
   const store = await storeOf([vae], device, cache);
-  const latents = async (pixels: Float32Array): Promise<Float32Array> => {
+  const latents = async (pixels: Float32Array, { width, height }: PictureSize): Promise<Float32Array> => {
     const make = async () => {
-      using picture = tensor(pixels, [1, 3, size, size]);
+      using picture = tensor(pixels, [1, 3, height, width]);
       return [await encode(picture)];
     };
-    return (await store.take([pixels], make))[0]!;
+    // Pictures of two shapes may have the same numbers.
+    return (
+      await store.take([pixels, ...(width === height ? [] : [Int32Array.of(width, height)])], make)
+    )[0]!;
   };
   const encoded = new Map<Float32Array, Captioned>(); // by pixels: pictures that are repeated are encoded once
-  for (const { pixels, caption } of pictures) {
+  for (const { pixels, caption, bucket } of pictures) {
     if (encoded.has(pixels)) continue;
-    const other = flip ? { mirrored: await latents(mirrored(pixels, size)) } : {};
-    encoded.set(pixels, { pixels: await latents(pixels), caption, ...other });
+    const size = bucket ?? square;
+    const other = flip ? { mirrored: await latents(mirrored(pixels, size.width), size) } : {};
+    encoded.set(pixels, {
+      pixels: await latents(pixels, size),
+      caption,
+      ...(bucket && { bucket }),
+      ...other,
+    });
   }
   encode.dispose();
   return pictures.map(({ pixels, caption }) => ({ ...encoded.get(pixels)!, caption }));

@@ -28,8 +28,9 @@ import {
 } from '@deftjs/tensor';
 import type { TextToImage } from '../base/textToImage.ts';
 import type { TrainConfig } from '../config/index.ts';
+import type { PictureSize } from '../data/index.ts';
 import { type BatchTensors, batchTensors, type Contexts, errorsOf } from './batch.ts';
-import { type Captioned, captionedBatch } from './dataset.ts';
+import { bucketsOf, type Captioned, captionedBatch, firstSteps } from './dataset.ts';
 import { firstFaultyLayer, guarded } from './finite.ts';
 import { learningRateGroups } from './method.ts';
 import { averageDecay, learningRates } from './rates.ts';
@@ -168,14 +169,14 @@ export function trainStep(model: TextToImage, config: TrainConfig, data: StepDat
     gradient: treeMap((x) => zeros(x.shape), state.weights),
   });
 
-  /** Compiles the step and uploads the weights that stay as they are. */
+  /** Compiles the step, for batches of every bucket, and uploads the weights that stay as they are. */
   const prepare = async (state: TrainState): Promise<void> => {
-    const [batches, dropped] = [batchesOf(model, config, data, 0), dropoutKey(config.seed, 0)];
-    if (parts === 1) await whole.explain(state, batches, dropped, ratesOf(0));
-    else {
-      await part.explain(nothing(state), state.weights, batches, dropped);
-      await last.explain(state, nothing(state), ratesOf(0));
+    for (const k of firstSteps(bucketsOf(data.pictures), config.batch_size, config.seed)) {
+      const [batches, dropped] = [batchesOf(model, config, data, k), dropoutKey(config.seed, k)];
+      if (parts === 1) await whole.explain(state, batches, dropped, ratesOf(0));
+      else await part.explain(nothing(state), state.weights, batches, dropped);
     }
+    if (parts > 1) await last.explain(state, nothing(state), ratesOf(0));
   };
 
   const take = async (state: TrainState, step: number): Promise<Taken<TrainState>> => {
@@ -230,7 +231,6 @@ export function batchesOf(
     minSnrGamma: config.min_snr_gamma,
     offset: config.offset_noise,
   };
-  const shape = model.storedShape;
   const { objective } = model;
   const {
     flip,
@@ -238,7 +238,8 @@ export function batchesOf(
     shuffle_captions: shuffleCaptions,
     keep_parts: keepParts,
   } = config.data;
-  const options = { batchSize, captionDropout, objective, noise, shape };
+  const shapeOf = (size?: PictureSize) => (size ? model.storedShapeOf(size) : model.storedShape);
+  const options = { batchSize, captionDropout, objective, noise, shapeOf };
   return sets.map((items, i) => {
     const augmentation = i === 0 ? { flip, randomCrop, shuffleCaptions, keepParts } : null;
     return batchTensors(

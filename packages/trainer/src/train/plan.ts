@@ -11,8 +11,9 @@ import { namedParameters } from '@deftjs/autograd/nn';
 import { type Device, type DeviceKind, numel, treeLeaves } from '@deftjs/tensor';
 import type { TextToImage } from '../base/textToImage.ts';
 import { methodNames, modelName, type TrainConfig } from '../config/index.ts';
-import type { ImageFolder } from '../data/index.ts';
+import { type ImageFolder, sizeInWords } from '../data/index.ts';
 import { UserError } from '../userError.ts';
+import { bucketsOf, type Captioned } from './dataset.ts';
 import { settingsInWords, type TrainedPart } from './method.ts';
 import type { StepData, TrainState, trainStep } from './personalize.ts';
 
@@ -23,6 +24,8 @@ export interface Plan {
   readonly priorPictures: number;
   /** Passes through the pictures, repeats among them. */
   readonly epochs: number;
+  /** How many pictures of an epoch there are of each size, where there are several. */
+  readonly buckets: readonly string[];
   readonly prompts: number;
   readonly trained: TrainedPart;
   readonly parameters: number;
@@ -59,6 +62,7 @@ export async function planTraining(job: Job): Promise<Plan> {
     captions: data.captionSource,
     priorPictures: seen.prior.length,
     epochs: (config.steps * config.gradient_accumulation * config.batch_size) / seen.pictures.length,
+    buckets: bucketsInWords(model, seen.pictures),
     prompts: prompts.length,
     trained,
     parameters: [...namedParameters(model).values()].reduce((sum, { shape }) => sum + numel(shape), 0),
@@ -69,6 +73,16 @@ export async function planTraining(job: Job): Promise<Plan> {
   };
 }
 
+/** "12 of 32 x 32" */
+function bucketsInWords({ pictureSize: size }: TextToImage, pictures: readonly Captioned[]): string[] {
+  const buckets = bucketsOf(pictures);
+  if (buckets.length === 1 && !pictures[0]!.bucket) return [];
+  return buckets.map((items) => {
+    const { bucket = { width: size, height: size } } = pictures[items[0]!]!;
+    return `${items.length} of ${sizeInWords(bucket)}`;
+  });
+}
+
 /** Bytes that training takes on top of what the process has: the state is on the host, too, while it is saved. */
 function neededBytes({ stepBytes, stateBytes }: Plan): number {
   return stepBytes + 2 * stateBytes;
@@ -76,7 +90,7 @@ function neededBytes({ stepBytes, stateBytes }: Plan): number {
 
 /** The plan in words, a line for each subject. */
 export function planLines(plan: Plan): string[] {
-  const { config, pictures, captions, priorPictures, epochs, prompts, trained, parameters } = plan;
+  const { config, pictures, captions, priorPictures, epochs, buckets, prompts, trained, parameters } = plan;
   const share = ((100 * trained.parameters) / parameters).toPrecision(2);
   const warmup = config.warmup_steps > 0 ? `, reached over ${config.warmup_steps} steps` : '';
   const prior = priorPictures > 0 ? `, and ${priorPictures} to keep what the base knows` : '';
@@ -88,6 +102,7 @@ export function planLines(plan: Plan): string[] {
     `method    ${methodNames[config.method]}, ${settingsInWords(config)}, on ${modelName(config.base)}`,
     `trained   ${trained.layers} layers, ${count(trained.parameters)} of ${count(parameters)} numbers (${share} %)`,
     `pictures  ${pictures} (captions: ${captions})${prior}`,
+    ...(buckets.length > 0 ? [`buckets   ${buckets.join(', ')}`] : []),
     `schedule  ${count(config.steps)} steps of ${config.batch_size * config.gradient_accumulation} pictures: ${count(Number(epochs.toPrecision(4)))} epochs, ${config.learning_rate_schedule} learning rate ${config.learning_rate}${warmup}`,
     `saves     a checkpoint every ${config.checkpoint_every} steps, the last ${config.keep_checkpoints} kept; ${samples}`,
     `memory    ${bytes(neededBytes(plan))} on ${plan.device} (step with frozen weights ${bytes(plan.stepBytes)}, state ${bytes(plan.stateBytes)} and its copy); ${bytes(plan.freeBytes)} free`,

@@ -4,7 +4,7 @@ import { openDevice } from '@deftjs/tensor/node';
 import type { TextToImage } from '../base/textToImage.ts';
 import { openBaseOf } from '../base/trained.ts';
 import type { TrainConfig } from '../config/index.ts';
-import { type ImageFolder, readTrainingData, type TrainingData } from '../data/index.ts';
+import { bucketSizes, type ImageFolder, readTrainingData, type TrainingData } from '../data/index.ts';
 import { UserError } from '../userError.ts';
 import { fromPlanes, type Picture } from '../world/index.ts';
 import type { Captioned } from './dataset.ts';
@@ -83,22 +83,31 @@ export async function openJob(config: TrainConfig): Promise<OpenedJob> {
   if ('text_encoder' in config && config.text_encoder !== null && model.textEncoders.length === 0) {
     throw new UserError('text_encoder: the base has no text encoder that can be trained', 2);
   }
+  const { buckets: ratio, random_crop: randomCrop } = config.data;
+  if (ratio !== null && randomCrop) {
+    throw new UserError('data.buckets: with random_crop pictures are cut to squares; give one of the two', 2);
+  }
+  if (ratio !== null && !model.takesRectangles) {
+    throw new UserError('data.buckets: this base is trained on squares only', 2);
+  }
+  const buckets = ratio === null ? null : bucketSizes(model.pictureSize, model.multiple, ratio);
   const read = (folder: string) =>
     readTrainingData(folder, {
       size: model.pictureSize,
       instancePrompt: config.data.instance_prompt,
       triggerWord: config.data.trigger_word,
-      keepWhole: config.data.random_crop,
+      keepWhole: randomCrop,
+      ...(buckets && { buckets }),
       captionProblem: (caption, hasInput) => model.captionProblem(caption, hasInput),
     });
-  if (config.data.random_crop && model.vae !== null) {
+  if (randomCrop && model.vae !== null) {
     throw new UserError(
       'data.random_crop: this base has a VAE, whose latents are computed once, of the middles',
       2,
     );
   }
   const data = await read(config.data.folder);
-  if (config.data.random_crop && data.pictures.some(({ input }) => input)) {
+  if (randomCrop && data.pictures.some(({ input }) => input)) {
     throw new UserError('data.random_crop: a picture with an input is not cut, since both have to fit', 2);
   }
   for (const { path, reason } of data.passedOver) console.error(`deft: ${path} is passed over: ${reason}`);

@@ -13,6 +13,7 @@ import { beat } from '../progress/index.ts';
 import {
   chartPng,
   curveChart,
+  framed,
   gridPng,
   layersTable,
   lossChart,
@@ -128,10 +129,13 @@ async function writeResults(results: Results): Promise<void> {
     rowLabels: before.map(({ prompt }) => prompt),
   });
   const size = model.pictureSize;
-  const pictures = await gridPng(
-    data.pictures.map(({ pixels }) => fromPlanes(pixels, size, size)),
-    { columns: Math.min(5, data.pictures.length), labels: data.pictures.map(({ caption }) => caption) },
+  const shown = data.pictures.map(({ pixels, bucket }) =>
+    fromPlanes(pixels, bucket?.width ?? size, bucket?.height ?? size),
   );
+  const pictures = await gridPng(framed(shown), {
+    columns: Math.min(5, data.pictures.length),
+    labels: data.pictures.map(({ caption }) => caption),
+  });
   const points = finished.losses.map((loss, i) => ({ step: i + 1, loss }));
   run.write('samples.png', comparison);
   run.write('pictures.png', pictures);
