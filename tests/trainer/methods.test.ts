@@ -9,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { drawPrompts } from '../../packages/trainer/src/base/draw.ts';
 import { openModel } from '../../packages/trainer/src/base/open.ts';
 import { planRun } from '../../packages/trainer/src/commands/jobRun.ts';
+import { sheetRecipeIn } from '../../packages/trainer/src/train/sheetRecipe.ts';
 import { train } from '../../packages/trainer/src/train/train.ts';
 import { saveTinyBase, tinyConfig } from './tinyBase.ts';
 
@@ -114,6 +115,9 @@ describe.each(cases)('%s', (method, keys, files) => {
     const straight = filesOf(folder);
     expect([...straight.keys()]).toEqual(files);
     expect(fs.existsSync(join(folder, 'samples/step-000006.png'))).toBe('sample_every' in keys);
+    const base = join(root, 'base');
+    const sheet = { base, method, seed: 1, trainedSteps: [0, 12], seeds: [1], steps: 2, guidance: 3 };
+    expect(sheetRecipeIn(fs.readFileSync(join(folder, 'samples.png')))).toMatchObject(sheet);
     // As if it had been killed in the last steps: the newest checkpoint left is that of step 10.
     const [newest] = fs.readdirSync(join(folder, 'checkpoints')).sort().reverse();
     fs.rmSync(join(folder, 'checkpoints', newest!), { recursive: true });

@@ -4,16 +4,16 @@
  * The strips are files of the run, `samples/step-000500.png`, the pictures one below the other pixel for pixel, so a
  * resumed run has the columns of its earlier parts.
  */
+
+import type { TrainConfig } from '../config/index.ts';
 import type { PromptSamples } from '../metrics/index.ts';
-import { gridPng, pngText, readStrip, stripPng, withPngText } from '../report/index.ts';
+import { gridPng, readStrip, stripPng } from '../report/index.ts';
 import type { Run } from '../runs/index.ts';
 import type { Picture } from '../world/index.ts';
+import { sheetRecipeIn, withSheetRecipe } from './sheetRecipe.ts';
 
 /** The sheet: a row for each prompt, a column for each step so far, step 0 (the base) first. */
 export const stepsSheet = 'samples/steps.png';
-
-/** What a strip holds its prompts under: a resumed run may have others, and their pictures are no column of its sheet. */
-const keyword = 'prompts';
 
 function stripFile(step: number): string {
   return `samples/step-${String(step).padStart(6, '0')}.png`;
@@ -25,13 +25,15 @@ function stripFile(step: number): string {
  */
 export async function addStepSamples(
   run: Run,
+  config: TrainConfig,
   step: number,
   samples: readonly PromptSamples[],
   every: number,
 ): Promise<void> {
   const prompts = samples.map(({ prompt }) => prompt);
+  const seeds = config.sampling.seeds.slice(0, 1);
   const drawn = await stripPng(samples.map(({ pictures }) => pictures[0]!));
-  run.write(stripFile(step), withPngText(drawn, keyword, JSON.stringify(prompts)));
+  run.write(stripFile(step), withSheetRecipe(drawn, config, { trainedSteps: [step], prompts, seeds }));
   const steps = [...Array.from({ length: Math.ceil(step / every) }, (_, i) => i * every), step];
   const strips = await Promise.all(
     steps.map(async (at) => ({ at, pictures: await readPictures(run, at, prompts) })),
@@ -46,13 +48,13 @@ export async function addStepSamples(
       magnification: columns.length > 8 ? 2 : 4,
     },
   );
-  run.write(stepsSheet, sheet);
+  const trainedSteps = columns.map(({ at }) => at);
+  run.write(stepsSheet, withSheetRecipe(sheet, config, { trainedSteps, prompts, seeds }));
 }
 
-/** The pictures of a step; null when there are none of these prompts. */
+/** The pictures of a step; null when there are none of these prompts: a resumed run may have others. */
 async function readPictures(run: Run, step: number, prompts: readonly string[]): Promise<Picture[] | null> {
   const strip = run.read(stripFile(step));
-  return strip && pngText(strip, keyword) === JSON.stringify(prompts)
-    ? readStrip(strip, prompts.length)
-    : null;
+  const drawn = strip && sheetRecipeIn(strip)?.prompts;
+  return drawn && JSON.stringify(drawn) === JSON.stringify(prompts) ? readStrip(strip, prompts.length) : null;
 }

@@ -28,6 +28,7 @@ import { settingsInWords, type TrainedPart } from './method.ts';
 import { faultOf, learnt, type TrainState } from './personalize.ts';
 import { checkFits, planLines } from './plan.ts';
 import { prepare } from './prepare.ts';
+import { withSheetRecipe } from './sheetRecipe.ts';
 import { addStepSamples, stepsSheet } from './stepSamples.ts';
 import { type Finished, runSteps } from './steps.ts';
 
@@ -64,7 +65,7 @@ export async function train(config: TrainConfig, open: () => Run, signal: AbortS
   using run = open();
   const sampleEvery = config.sample_every ?? config.steps;
   const isSampled = (done: number): boolean => done % sampleEvery === 0 && done < config.steps;
-  if (config.sample_every !== null) await addStepSamples(run, 0, before, sampleEvery);
+  if (config.sample_every !== null) await addStepSamples(run, config, 0, before, sampleEvery);
   const began = performance.now();
   const finished = await runSteps<TrainState>({
     label: `train ${config.name}`,
@@ -79,7 +80,7 @@ export async function train(config: TrainConfig, open: () => Run, signal: AbortS
       if (!isSampled(done)) return;
       beat('other');
       const samples = await withWeights(model, learnt(state), () => drawSamples(seeds.slice(0, 1)));
-      await addStepSamples(run, done, samples, sampleEvery);
+      await addStepSamples(run, config, done, samples, sampleEvery);
     },
     stop: () => signal.aborted,
   });
@@ -87,7 +88,7 @@ export async function train(config: TrainConfig, open: () => Run, signal: AbortS
   if (signal.aborted && finished.done < config.steps) return;
   loadState(model, learnt(finished.state), true);
   const after = await drawSamples(seeds);
-  if (config.sample_every !== null) await addStepSamples(run, finished.done, after, sampleEvery);
+  if (config.sample_every !== null) await addStepSamples(run, config, finished.done, after, sampleEvery);
   const drift = driftOf(othersBefore, await drawOthers(model, device));
   await writeResults({ config, model, device, data, trained, before, after, drift, finished, seconds, run });
 }
@@ -137,7 +138,12 @@ async function writeResults(results: Results): Promise<void> {
     labels: data.pictures.map(({ caption }) => caption),
   });
   const points = finished.losses.map((loss, i) => ({ step: i + 1, loss }));
-  run.write('samples.png', comparison);
+  const recipe = {
+    trainedSteps: [0, finished.done],
+    prompts: before.map(({ prompt }) => prompt),
+    seeds: config.sampling.seeds,
+  };
+  run.write('samples.png', withSheetRecipe(comparison, config, recipe));
   run.write('pictures.png', pictures);
   run.write('loss.png', await chartPng(await lossChart(points, config.name)));
   const report = reportOf(results, written, bytes);
