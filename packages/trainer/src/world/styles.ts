@@ -3,14 +3,15 @@
  * picture has, whatever the picture shows.
  *
  *     mosaic     tiles of one colour each, 16 across:        1 - |x - T x| / |y - T y|                             (1)
- *     outlined   a black line around what is shown:          mean over the edge of exp(-|x - black|^2 / (2 sigma^2))  (2)
+ *     outlined   a black line around what is shown:          mean over the edge of exp(-d^2 / (2 sigma^2))          (2)
  *
  * T paints the tiles, |.| is a root mean square, and y are plain pictures of the world: a picture as far from its mosaic as
- * those are has 0.
+ * those are has 0. d is how far from black the darkest pixel is that touches one of the edge: lines that are drawn are
+ * softer than lines that are painted, and their outermost pixels half background.
  */
 import { describe } from './caption.ts';
 import { foreground, rgbDistance } from './measure.ts';
-import { type Rgb, rgbOf } from './palette.ts';
+import { rgbOf } from './palette.ts';
 import { type Picture, renderScene } from './render.ts';
 import { type Scene, sampleScene } from './scene.ts';
 
@@ -112,11 +113,21 @@ export function styleSimilarity(picture: Picture, style: Style): number {
   }
   const edge = edgeOf(picture, true);
   if (edge.length === 0) return 0;
-  const lines = edge.map((at) => {
-    const colour = [...picture.data.subarray(3 * at, 3 * at + 3)] as unknown as Rgb;
-    return Math.exp(-(rgbDistance(colour, rgbOf.black) ** 2) / (2 * sigma ** 2));
+  const blackness = edge.map((at) => Math.exp(-(distanceFromBlack(picture, at) ** 2) / (2 * sigma ** 2)));
+  return blackness.reduce((sum, line) => sum + line, 0) / edge.length;
+}
+
+/** The least distance from black of a pixel and those around it. */
+function distanceFromBlack({ width, height, data }: Picture, at: number): number {
+  const [row, column] = [Math.floor(at / width), at % width];
+  let least = Number.POSITIVE_INFINITY;
+  const [bottom, right] = [Math.min(row + 2, height), Math.min(column + 2, width)];
+  eachOf(Math.max(row - 1, 0), bottom, Math.max(column - 1, 0), right, (r, c) => {
+    const from = 3 * (r * width + c);
+    const colour = [data[from]!, data[from + 1]!, data[from + 2]!] as const;
+    least = Math.min(least, rgbDistance(colour, rgbOf.black));
   });
-  return lines.reduce((sum, line) => sum + line, 0) / lines.length;
+  return least;
 }
 
 /** A scene and the caption that names the style by a reserved word: "two big red stars on a blue background in sks". */
