@@ -10,7 +10,7 @@ import { columnsOfB, rowsOfA } from './broadcastTile.ts';
 import { COMPONENTS } from './contract.ts';
 import { GROUP, LANE, loopStart } from './launch.ts';
 import { Statements } from './module.ts';
-import { DOWN, Panel, rowOf, rowsAt, SIDE, STEPS, sweepPanels, TILE_LANES, WIDTH } from './panels.ts';
+import { addProducts, DOWN, Panel, rowOf, SIDE, STEPS, sweepPanels, TILE_LANES, WIDTH } from './panels.ts';
 
 export interface Team {
   readonly workgroupSize: number;
@@ -223,10 +223,8 @@ export function sharingTeam({ module, batch, held, swept, products, results }: A
       const left = new Panel(module, a, 'panelA', ofA, TILE_LANES, body);
       const right = new Panel(module, b, 'panelB', ofB, TILE_LANES, sweep);
       sweepPanels(module, sweep, depth, [left, right], (step) => {
-        const quad = step.let('vec4f', right.quad('step', 'x'));
-        rowsAt(step, height, 'y', (q) => left.quad('step', q)).forEach((element, r) => {
-          step.line(`${name}${r} = fma(vec4f(${element}), ${quad}, ${name}${r});`);
-        });
+        const rowsOfA = (q: string): string => left.quad('step', q);
+        addProducts(step, height, 'y', rowsOfA, right.quad('step', 'x'), (r) => `${name}${r}`);
       });
     },
     gather: (body, sweep, { weights, sums, rows: operand, columns }) => {
@@ -258,12 +256,9 @@ export function sharingTeam({ module, batch, held, swept, products, results }: A
         };
         const panel = new Panel(module, operand, 'panelB', region, TILE_LANES, body);
         sweepPanels(module, sweep, WIDTH, [panel], (step) => {
-          const quad = step.let('vec4f', panel.quad('step', 'x'));
           const item = step.let('u32', `(k - ${STEPS}u + step) * ${stride}u`);
-          rowsAt(step, height, 'y', (q) => `weights[${item} + ${q}]`).forEach((element, r) => {
-            const sum = `${sums}${r}_${c}`;
-            step.line(`${sum} = fma(vec4f(${element}), ${quad}, ${sum});`);
-          });
+          const ofItem = (q: string): string => `weights[${item} + ${q}]`;
+          addProducts(step, height, 'y', ofItem, panel.quad('step', 'x'), (r) => `${sums}${r}_${c}`);
         });
       }
     },

@@ -60,7 +60,7 @@ function isSwapped(m: number, n: number): boolean {
 export function tilesOf(kernel: ContractKernel): number {
   const [batch, m, n] = [kernel.batch, kernel.m, kernel.n].map(numel) as [number, number, number];
   const [rows, columns] = isSwapped(m, n) ? [n, m] : [m, n];
-  return sharedTiles(batch, rows, columns, 8);
+  return sharedTiles({ batch, rows, columns }, 8);
 }
 
 /** The launch of a contract kernel. */

@@ -8,7 +8,7 @@ import { type Capabilities, capabilitiesOf, MATRIX_FEATURE, pageBytes } from './
 import { MOST_ELEMENTS } from './check.ts';
 import { paddedBytes } from './module.ts';
 import { PipelineCache } from './pipelines.ts';
-import { BufferPool, type PooledBuffer, usage } from './pool.ts';
+import { BufferPool, mapReadMode, type PooledBuffer, usage } from './pool.ts';
 import { WebGPUProgram } from './program.ts';
 import { hasLinearSubgroups } from './subgroups.ts';
 import { type Tune, Tuner, type TuningStore } from './tune.ts';
@@ -75,8 +75,6 @@ export async function openWebGPU(adapter: GPUAdapter, options: WebGPUOptions = {
 
 /** Bytes of one upload, and of all uploads after which an empty submit lets WebGPU free its staging memory. */
 const UPLOAD_BYTES = 32 * 2 ** 20;
-
-const MAP_READ_MODE = 1;
 
 export class WebGPUDevice implements Device {
   readonly kind = 'webgpu';
@@ -202,7 +200,7 @@ export class WebGPUDevice implements Device {
       this.submit(encoder.finish(), 0);
       for (const [page, { start, bytes }] of pieces.entries()) {
         const { buffer } = staging[page]!;
-        await this.#settled(buffer.mapAsync(MAP_READ_MODE, 0, words(bytes)));
+        await this.#settled(buffer.mapAsync(mapReadMode, 0, words(bytes)));
         target.set(new Uint8Array(buffer.getMappedRange(0, words(bytes)), 0, bytes), start);
         buffer.unmap();
       }

@@ -7,9 +7,10 @@
  * memory, a row of matrices at a time, to invocations that know which row and columns they have.
  */
 import { COMPONENTS, type Contraction, type EachResult, type Tile } from './contract.ts';
-import { GROUP, LANE, SUBGROUP } from './launch.ts';
+import { LANE, SUBGROUP } from './launch.ts';
 import { type Module, Statements } from './module.ts';
 import type { Operand } from './operand.ts';
+import { placeTile, tilesIn } from './tileGrid.ts';
 
 /** Rows, columns and steps of a matrix. */
 const EDGE = 16;
@@ -30,9 +31,7 @@ const STORAGE_BYTES = 8 * 2 * TILE * STRIDE + 16 * 4 * EDGE * RESULT_STRIDE;
 /** Tiles that keep a device busy: fewer are better computed in smaller ones. */
 const ENOUGH_TILES = 96;
 
-function tilesOf({ batch, rows, columns }: Contraction): number {
-  return batch * Math.ceil(rows / TILE) * Math.ceil(columns / TILE);
-}
+const tileSize = { tall: TILE, wide: TILE };
 
 /** Whether the contraction is of halves that can be staged, and large enough. */
 export function suitsMatrices(contraction: Contraction): boolean {
@@ -45,24 +44,18 @@ export function suitsMatrices(contraction: Contraction): boolean {
     a.isHalfQuads &&
     b.isHalfQuads &&
     depth >= STEPS &&
-    tilesOf(contraction) >= ENOUGH_TILES
+    tilesIn(contraction, tileSize) >= ENOUGH_TILES
   );
 }
 
 /** A function that writes such tiles. */
 export function matrixTile(contraction: Contraction): (body: Statements) => Tile {
-  const { module, batch, rows, columns, depth, a, b } = contraction;
+  const { module, rows, columns, depth, a, b } = contraction;
   module.useMatrices();
   module.declare(`var<workgroup> results: array<vec4f, ${4 * EDGE * RESULT_STRIDE}>;`);
-  const down = Math.ceil(rows / TILE);
-  const across = Math.ceil(columns / TILE);
   const all = Array.from({ length: SIDE }, (_, i) => i);
   return (body) => {
-    const first = body.let('u32', `${GROUP} % ${across}u * ${TILE}u`);
-    const top = body.let('u32', `${GROUP} / ${across}u % ${down}u * ${TILE}u`);
-    // Invocations of workgroups that only round up the grid compute the last slice again and store nothing.
-    const wanted = body.let('u32', `${GROUP} / ${across * down}u`);
-    const slice = body.let('u32', `min(${wanted}, ${batch - 1}u)`);
+    const { slice, top, first, limited } = placeTile(body, contraction, tileSize);
     const ownTop = body.let('u32', `${SUBGROUP} / 2u * ${SHARE}u`);
     const ownFirst = body.let('u32', `${SUBGROUP} % 2u * ${SHARE}u`);
     for (const i of all)
@@ -86,12 +79,18 @@ export function matrixTile(contraction: Contraction): (body: Statements) => Tile
     body.nest(`for (var k = 0u; k < ${depth}u; k += ${STEPS}u)`, loop);
     return {
       workgroupSize: LANES,
-      workgroups: tilesOf(contraction),
+      workgroups: tilesIn(contraction, tileSize),
       slice,
       visit: (block, each) => {
         const share = block.let('u32', `${SUBGROUP} * ${EDGE * RESULT_STRIDE}u`);
-        const limit = block.let('u32', `select(${rows}u, ${top} + ${ownTop}, ${wanted} < ${batch}u)`);
-        visitMatrices(module, block, each, share, limit, `${first} + ${ownFirst}`);
+        visitMatrices(
+          module,
+          block,
+          each,
+          share,
+          limited(block, `${top} + ${ownTop}`),
+          `${first} + ${ownFirst}`,
+        );
       },
     };
   };

@@ -189,12 +189,7 @@ export function rowOf(height: number, y: string, r: number): string {
 }
 
 /** WGSL of an invocation's rows at a step, from the step's quads of rows. */
-export function rowsAt(
-  step: Statements,
-  height: number,
-  y: string,
-  quad: (quad: string) => string,
-): string[] {
+function rowsAt(step: Statements, height: number, y: string, quad: (quad: string) => string): string[] {
   if (height < 4) {
     // In place: a vector in registers has no component by number.
     const first = step.let('u32', `${y} * ${height}u`);
@@ -203,4 +198,19 @@ export function rowsAt(
   }
   const quads = Array.from({ length: height / 4 }, (_, i) => step.let('vec4f', quad(`${y} + ${i * DOWN}u`)));
   return Array.from({ length: height }, (_, r) => `${quads[r >> 2]}.${COMPONENTS[r & 3]}`);
+}
+
+/** Adds, at a step, each of an invocation's rows times four columns to that row's sums: `sum` names a vec4f. */
+export function addProducts(
+  step: Statements,
+  height: number,
+  y: string,
+  rows: (quad: string) => string,
+  columns: string,
+  sum: (r: number) => string,
+): void {
+  const quad = step.let('vec4f', columns);
+  rowsAt(step, height, y, rows).forEach((element, r) => {
+    step.line(`${sum(r)} = fma(vec4f(${element}), ${quad}, ${sum(r)});`);
+  });
 }

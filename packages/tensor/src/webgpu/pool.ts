@@ -8,6 +8,8 @@ import { DeviceError } from '../errors.ts';
 
 /** WebGPU's usage flags, which Node has no globals for. */
 export const usage = { mapRead: 0x1, copySource: 0x4, copyTarget: 0x8, storage: 0x80 } as const;
+/** Its GPUMapMode.READ. */
+export const mapReadMode = 0x1;
 
 /** A leased buffer. `id` identifies the GPU buffer for the life of the device. */
 export interface PooledBuffer {

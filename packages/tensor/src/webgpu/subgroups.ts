@@ -1,10 +1,9 @@
 /** Which lane of its subgroup an invocation is. WGSL leaves that open; kernels pass values to neighbours by it. */
 import type { Wait } from './device.ts';
-import { usage } from './pool.ts';
+import { mapReadMode, usage } from './pool.ts';
 
 /** Invocations that are looked at: those of a workgroup of the kernels that share subgroups out. */
 const INVOCATIONS = 128;
-const READ = 1;
 
 /** Whether consecutive invocations of a workgroup are the lanes of its subgroups, in order. */
 export async function hasLinearSubgroups(gpu: GPUDevice, subgroupSize: number, wait: Wait): Promise<boolean> {
@@ -26,7 +25,7 @@ fn main(@builtin(local_invocation_index) at: u32, @builtin(subgroup_invocation_i
   pass.end();
   encoder.copyBufferToBuffer(lanes, 0, copy, 0, bytes);
   gpu.queue.submit([encoder.finish()]);
-  await wait(copy.mapAsync(READ));
+  await wait(copy.mapAsync(mapReadMode));
   const isLinear = new Uint32Array(copy.getMappedRange()).every((lane, at) => lane === at % subgroupSize);
   for (const buffer of [lanes, copy]) buffer.destroy();
   return isLinear;

@@ -11,11 +11,16 @@ const TIMINGS = 3;
 const LONG_ENOUGH = { software: 2, hardware: 10 };
 const MOST_REPEATS = 2048;
 
-/** Words whose values are small numbers, read as f32 or as two f16: GPUs are faster on zeros than on data. */
-const words = Uint32Array.from({ length: 2 ** 20 }, (_, i) => {
-  const bits = Math.imul(i + 1, 0x9e3779b1) ^ Math.imul(i + 1, 0x85ebca6b);
-  return (bits & 0x8fff8fff) | 0x30003000;
-});
+/** Words of the values that are written to operands, over and over. */
+const WORDS = 2 ** 16;
+
+/** Values that are small numbers, read as f32 or as two f16: GPUs are faster on zeros than on data. */
+function someNumbers(): Uint32Array<ArrayBuffer> {
+  return Uint32Array.from({ length: WORDS }, (_, i) => {
+    const bits = Math.imul(i + 1, 0x9e3779b1) ^ Math.imul(i + 1, 0x85ebca6b);
+    return (bits & 0x8fff8fff) | 0x30003000;
+  });
+}
 
 /**
  * Milliseconds that a launch takes, on buffers of its own with values that mean nothing. Short launches are repeated, so
@@ -24,23 +29,7 @@ const words = Uint32Array.from({ length: 2 ** 20 }, (_, i) => {
 export async function timeLaunch(device: WebGPUDevice, launch: Launch): Promise<number> {
   const compiled = await device.pipelines.get(launch);
   const leased = launch.bindings.map(({ bytes }) => device.pool.lease(bytes));
-  const group = device.gpu.createBindGroup({
-    label: launch.label,
-    layout: compiled.layout,
-    entries: leased.map(({ buffer }, binding) => ({ binding, resource: { buffer } })),
-  });
-  launch.bindings.forEach(({ bytes, written }, i) => {
-    for (let at = 0; !written && at < bytes; at += words.byteLength) {
-      device.gpu.queue.writeBuffer(
-        leased[i]!.buffer,
-        at,
-        words,
-        0,
-        Math.min(bytes - at, words.byteLength) / 4,
-      );
-    }
-  });
-  const run = async (repeats: number): Promise<number> => {
+  const run = async (group: GPUBindGroup, repeats: number): Promise<number> => {
     const encoder = device.gpu.createCommandEncoder();
     const pass = encoder.beginComputePass();
     pass.setPipeline(compiled.pipeline);
@@ -53,12 +42,24 @@ export async function timeLaunch(device: WebGPUDevice, launch: Launch): Promise<
     return (performance.now() - started) / repeats;
   };
   try {
-    await run(1); // compiles
-    const once = await run(1);
+    const group = device.gpu.createBindGroup({
+      label: launch.label,
+      layout: compiled.layout,
+      entries: leased.map(({ buffer }, binding) => ({ binding, resource: { buffer } })),
+    });
+    const values = someNumbers();
+    launch.bindings.forEach(({ bytes, written }, i) => {
+      for (let at = 0; !written && at < bytes; at += values.byteLength) {
+        const words = Math.min(bytes - at, values.byteLength) / 4;
+        device.gpu.queue.writeBuffer(leased[i]!.buffer, at, values, 0, words);
+      }
+    });
+    await run(group, 1); // compiles
+    const once = await run(group, 1);
     const longEnough = device.capabilities.software ? LONG_ENOUGH.software : LONG_ENOUGH.hardware;
-    const repeats = Math.min(MOST_REPEATS, Math.ceil(longEnough / Math.min(once, await run(4))));
+    const repeats = Math.min(MOST_REPEATS, Math.ceil(longEnough / Math.min(once, await run(group, 4))));
     let best = Number.POSITIVE_INFINITY;
-    for (let i = 0; i < TIMINGS; i += 1) best = Math.min(best, await run(repeats));
+    for (let i = 0; i < TIMINGS; i += 1) best = Math.min(best, await run(group, repeats));
     return best;
   } finally {
     for (const buffer of leased) device.pool.giveBack(buffer);
