@@ -1,5 +1,5 @@
-// npm run bench, bench:profile, bench:hardware: installs the repository's and the peers' dependencies where they are missing, bundles the benchmark,
-// so that no loader stands between the engines and Node, and runs it.
+// npm run bench, bench:profile, bench:hardware: installs what is missing of the repository's dependencies, and of the
+// peers' for the first, bundles the benchmark, so that no loader stands between the engines and Node, and runs it.
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { bootstrap } from '../scripts/bootstrap.mjs';
@@ -10,8 +10,11 @@ const here = join(root, 'benchmarks');
 /** @param {string} path */
 const modifiedMs = (path) => statSync(join(here, path), { throwIfNoEntry: false })?.mtimeMs ?? 0;
 
+const args = process.argv.slice(2);
+const alone = ['profile', 'hardware'].find((name) => name === args[0]);
+
 await bootstrap();
-if (modifiedMs('node_modules/.package-lock.json') < modifiedMs('package-lock.json')) {
+if (!alone && modifiedMs('node_modules/.package-lock.json') < modifiedMs('package-lock.json')) {
   console.error('bench: installing the peers (npm ci)');
   const status = await run('npm', ['ci', '--ignore-scripts', '--no-fund', '--no-audit'], { cwd: here });
   if (status !== 0) process.exit(status);
@@ -30,7 +33,4 @@ await build({
   logLevel: 'warning',
 });
 await stop(); // or its service process lives as long as the benchmark
-const [first, ...rest] = process.argv.slice(2);
-const script =
-  first === 'profile' || first === 'hardware' ? [first, ...rest] : ['main', ...process.argv.slice(2)];
-process.exitCode = await runNode([join(here, `dist/${script[0]}.js`), ...script.slice(1)]);
+process.exitCode = await runNode([join(here, `dist/${alone ?? 'main'}.js`), ...args.slice(alone ? 1 : 0)]);

@@ -165,12 +165,17 @@ function prepareFunction(row: Row, inputs: Tensors, device: Device): Prepared {
   };
 }
 
+/** A state of fresh tensors: the first step's donation would take the inputs. */
+export async function ownState(state: TrainState, device: Device): Promise<TrainState> {
+  const own = treeMap((x) => add(x, zeros([])), state);
+  await evaluate(treeLeaves(own), device);
+  return own;
+}
+
 async function prepareTraining(row: Row, inputs: Tensors, device: Device): Promise<Prepared> {
   const step = compile(trainStep(row), { device, donate: { 0: 'state' } });
   const start = trainStart(row, inputs);
-  // The first step's donation would take the inputs; fresh tensors are the state's own.
-  let state = treeMap((x) => add(x, zeros([])), start.state);
-  await evaluate(treeLeaves(state), device);
+  let state = await ownState(start.state, device);
   const advance = async (): Promise<Tensor> => {
     const next = await step(state, start.data);
     state = next.state;

@@ -4,19 +4,10 @@
  *     npm run bench:profile -- [--only TEXT]... [--kernels N]
  */
 import { parseArgs } from 'node:util';
-import {
-  add,
-  compile,
-  evaluate,
-  type KernelTime,
-  matmul,
-  type Tensor,
-  treeLeaves,
-  treeMap,
-  zeros,
-} from '@deftjs/tensor';
+import { compile, type KernelTime, matmul, type Tensor, zeros } from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
-import { functions, tensorsOf, trainStart, trainStep } from './deft.ts';
+import { functions, ownState, tensorsOf, trainStart, trainStep } from './deft.ts';
+import { quantile } from './report.ts';
 import { inputsOf, type Row, rows } from './rows.ts';
 
 const { values } = parseArgs({
@@ -29,11 +20,12 @@ function line({ label, description, milliseconds, flops, bytes }: KernelTime): s
   return `  ${(1e3 * milliseconds).toFixed(1).padStart(9)} us  ${rates.padEnd(28)} ${description} (${label.slice(0, 60)})`;
 }
 
+const STEPS = 40;
+
 /** Steps of training in a row: milliseconds until one is queued, until it is done, and each of many at once. */
 async function timeSteps(row: Row, step: ReturnType<typeof compiledStep>): Promise<string> {
   const start = trainStart(row, tensorsOf(inputsOf(row)));
-  let state = treeMap((x) => add(x, zeros([])), start.state);
-  await evaluate(treeLeaves(state), device);
+  let state = await ownState(start.state, device);
   const advance = async (): Promise<void> => {
     const next = await step(state, start.data);
     state = next.state;
@@ -51,13 +43,11 @@ async function timeSteps(row: Row, step: ReturnType<typeof compiledStep>): Promi
   const median = async (isDone: boolean): Promise<number> => {
     const times: number[] = [];
     for (let i = 0; i < STEPS; i += 1) times.push(await elapsed(1, isDone));
-    return times.sort((a, b) => a - b)[STEPS >> 1]!;
+    return quantile(times, 0.5);
   };
   const [queued, done, many] = [await median(false), await median(true), await elapsed(STEPS, true)];
   return `a step: ${queued.toFixed(2)} ms until queued, ${done.toFixed(2)} ms until done, ${many.toFixed(2)} ms each of ${STEPS}`;
 }
-
-const STEPS = 40;
 
 function compiledStep(row: Row) {
   return compile(trainStep(row), { donate: { 0: 'state' } });

@@ -2,7 +2,7 @@
 import { estimate, formatEstimate, scorePrompts } from '../metrics/index.ts';
 import { gridPng } from '../report/index.ts';
 import { writeFileAtomically } from '../runs/index.ts';
-import { describe, sampleScene } from '../world/index.ts';
+import { fullCaption, sampleScene } from '../world/index.ts';
 import { drawPrompts } from './draw.ts';
 import { openModel, openNamedDevice } from './open.ts';
 
@@ -21,24 +21,7 @@ const atOnce = 16;
 
 /** Captions of scenes under the seed, each naming all that can be measured. */
 function fullCaptions(count: number, seed: number): string[] {
-  const everything = {
-    size: true,
-    colour: true,
-    texture: true,
-    shape: true,
-    dress: true,
-    position: true,
-    background: true,
-  };
-  return Array.from({ length: count }, (_, index) => {
-    const scene = sampleScene(seed, index);
-    return describe(scene, {
-      ...everything,
-      texture: scene.texture !== 'plain',
-      position: scene.count === 1,
-      size: scene.count === 1,
-    });
-  });
+  return Array.from({ length: count }, (_, index) => fullCaption(sampleScene(seed, index)));
 }
 
 /** Draws, measures, and prints the share of named attributes that the pictures show. @throws {UserError} */

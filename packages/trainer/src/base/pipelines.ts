@@ -78,7 +78,7 @@ export abstract class PipelineModel extends TextToImage {
     return tensor(captions.flatMap(encode), [captions.length, length], 'i32');
   }
 
-  storedShapeOf({ width, height }: PictureSize): readonly [number, number, number] {
+  override storedShapeOf({ width, height }: PictureSize): readonly [number, number, number] {
     return [this.vae.config.latentChannels, height / this.vae.factor, width / this.vae.factor];
   }
 

@@ -54,8 +54,10 @@ export abstract class TextToImage extends Module {
   abstract get partNames(): PartNames;
   /** What makes latents of pictures; null where training keeps pixels, and {@link errors} goes on from them. */
   abstract readonly vae: AutoencoderKL | null;
-  /** Channels, height and width of what training keeps of a picture of a size. */
-  abstract storedShapeOf(size: PictureSize): readonly [number, number, number];
+  /** Channels, height and width of what training keeps of a picture of a size: its pixels, or latents. */
+  storedShapeOf({ width, height }: PictureSize): readonly [number, number, number] {
+    return [3, height, width];
+  }
 
   /** The same of the squares that it draws. */
   get storedShape(): readonly [number, number, number] {

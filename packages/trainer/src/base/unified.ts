@@ -15,7 +15,6 @@ import {
   repeated,
 } from '@deftjs/models';
 import { evaluate, type Tensor, tensor, treeLeaves } from '@deftjs/tensor';
-import type { PictureSize } from '../data/index.ts';
 import { denoisingErrors, type Objective, timeReversedFlow } from '../diffusion/objective.ts';
 import { UserError } from '../userError.ts';
 import {
@@ -87,10 +86,6 @@ export class UnifiedModel extends TextToImage {
 
   get multiple(): number {
     return this.transformer.config.patchSize;
-  }
-
-  storedShapeOf({ width, height }: PictureSize): readonly [number, number, number] {
-    return [3, height, width];
   }
 
   /** Its patches have places in squares. */

@@ -11,7 +11,6 @@ import {
   UNet2DConditionModel,
 } from '@deftjs/models';
 import { evaluate, type Tensor, tensor } from '@deftjs/tensor';
-import type { PictureSize } from '../data/index.ts';
 import { denoisingErrors, flow, type Objective } from '../diffusion/objective.ts';
 import { UserError } from '../userError.ts';
 import { maxTokens, tokenize, tokenOf, wordIds, wordsOf } from '../world/index.ts';
@@ -105,10 +104,6 @@ export class WorldModel extends TextToImage {
   /** Token ids [B, L] to the context [B, L, D] that the UNet attends to. */
   encodeText(tokens: Tensor): Tensor {
     return this.text_encoder.forward(tokens).lastHiddenState;
-  }
-
-  storedShapeOf({ width, height }: PictureSize): readonly [number, number, number] {
-    return [3, height, width];
   }
 
   errors({ stored, noise, levels, context }: StoredBatch<Tensor>): Tensor {

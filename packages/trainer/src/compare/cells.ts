@@ -7,7 +7,7 @@ import fs from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { MergeKind } from '@deftjs/deft';
 import { type CompareConfig, isForeignKey, readTrainConfig, type TrainConfig } from '../config/index.ts';
-import type { Condition } from '../metrics/index.ts';
+import type { Condition, Evaluation } from '../metrics/index.ts';
 import { pictureExample } from '../pretrain/tasks.ts';
 import { picturePng } from '../report/index.ts';
 import { makeFolder, writeFileAtomically } from '../runs/index.ts';
@@ -15,6 +15,7 @@ import { UserError } from '../userError.ts';
 import {
   heldOutPrompts,
   instructionOf,
+  type Picture,
   renderScene,
   renderSubject,
   type Style,
@@ -57,25 +58,39 @@ function over(under: Mapping, upper: Mapping): Mapping {
   return { ...under, ...Object.fromEntries(laid) };
 }
 
-/** The training pictures of the subject, by the name that captions give it. */
-async function writePictures(folder: string, subject: Subject, word?: string): Promise<void> {
+/** A file's name without its ending, and what is in it. */
+interface Captioned {
+  readonly file: string;
+  readonly picture: Picture;
+  readonly caption: string;
+}
+
+async function writeCaptioned(folder: string, all: readonly Captioned[]): Promise<void> {
   makeFolder(folder);
-  for (const [i, { scene, caption }] of trainingScenes(subject, word).entries()) {
-    const file = word === undefined ? `${i + 1}` : `${subject}-${i + 1}`;
-    writeFileAtomically(join(folder, `${file}.png`), await picturePng(renderSubject(scene)));
+  for (const { file, picture, caption } of all) {
+    writeFileAtomically(join(folder, `${file}.png`), await picturePng(picture));
     writeFileAtomically(join(folder, `${file}.txt`), `${caption}\n`);
   }
+}
+
+/** The training pictures of a subject, by the name that captions give it. */
+function picturesOf(subject: Subject, word?: string, prefix = ''): Captioned[] {
+  return trainingScenes(subject, word).map(({ scene, caption }, i) => ({
+    file: `${prefix}${i + 1}`,
+    picture: renderSubject(scene),
+    caption,
+  }));
 }
 
 /** Pictures to learn a style from, and prompts to draw in it. */
 const styleCounts = { pictures: 10, prompts: 8 } as const;
 
-async function writeStyled(folder: string, style: Style): Promise<void> {
-  makeFolder(folder);
-  for (const [i, { scene, caption }] of styledScenes(styleCounts.pictures, styleWorlds.training).entries()) {
-    writeFileAtomically(join(folder, `${i + 1}.png`), await picturePng(stylize(renderScene(scene), style)));
-    writeFileAtomically(join(folder, `${i + 1}.txt`), `${caption}\n`);
-  }
+function picturesIn(style: Style): Captioned[] {
+  return styledScenes(styleCounts.pictures, styleWorlds.training).map(({ scene, caption }, i) => ({
+    file: `${i + 1}`,
+    picture: stylize(renderScene(scene), style),
+    caption,
+  }));
 }
 
 /** Worlds of a task's examples: that which is trained on, and that which is drawn. */
@@ -112,17 +127,20 @@ interface Topic {
   readonly keys: Mapping;
 }
 
-/** The first toys of a number: what all are trained on, or one of them alone where that is said. */
-async function writeToys(folder: string, count: number, steps: number, alone?: Toy): Promise<Topic> {
-  const all = toys.slice(0, count);
-  const name = alone ?? `${count}`;
-  const data = join(folder, 'data', alone ?? `concepts-${count}`);
-  for (const toy of alone ? [alone] : all) await writePictures(data, toy, toyName(toy));
+/** Toys to train on together, as the topic of that name. @param steps in place of the table's, where given */
+async function writeToys(
+  data: string,
+  name: string,
+  of: readonly Toy[],
+  steps: number | null,
+): Promise<Topic> {
+  const pictures = of.flatMap((toy) => picturesOf(toy, toyName(toy), `${toy}-`));
+  await writeCaptioned(data, pictures);
   const keys = {
-    cast: Object.fromEntries((alone ? [alone] : all).map((toy) => [toyName(toy), toy])),
+    cast: Object.fromEntries(of.map((toy) => [toyName(toy), toy])),
     data: { folder: data },
-    sampling: { prompts: conceptPrompts(alone ? [alone] : all) },
-    ...(steps > 0 && { steps }),
+    sampling: { prompts: conceptPrompts(of) },
+    ...(steps !== null && { steps }),
   };
   return { name, keys };
 }
@@ -139,19 +157,20 @@ async function writeTopics(config: CompareConfig, folder: string): Promise<Topic
   const topics: Topic[] = [];
   for (const subject of subjects) {
     const data = join(folder, 'data', subject);
-    await writePictures(data, subject);
+    await writeCaptioned(data, picturesOf(subject));
     const prompts = heldOutPrompts(subject).map(({ prompt }) => prompt);
     topics.push({ name: subject, keys: { subject, data: { folder: data }, sampling: { prompts } } });
   }
   for (const style of config.styles) {
     const data = join(folder, 'data', style);
-    await writeStyled(data, style);
+    await writeCaptioned(data, picturesIn(style));
     const prompts = styledScenes(styleCounts.prompts, styleWorlds.heldOut).map(({ caption }) => caption);
     topics.push({ name: style, keys: { style, data: { folder: data }, sampling: { prompts } } });
   }
   const least = typeof config.common.steps === 'number' ? config.common.steps : 0;
   for (const count of concepts) {
-    topics.push(await writeToys(folder, count, Math.max(least, config.steps_each * count)));
+    const [data, steps] = [join(folder, 'data', `concepts-${count}`), config.steps_each * count];
+    topics.push(await writeToys(data, `${count}`, toys.slice(0, count), Math.max(least, steps)));
   }
   for (const task of tasks) {
     const [data, drawn] = [join(folder, 'data', task), join(folder, 'data', `${task}-held-out`)];
@@ -189,7 +208,7 @@ export async function writeCells(config: CompareConfig, place: string): Promise<
   const topics = await writeTopics(config, folder);
   const alone: Topic[] = [];
   for (const toy of rows.some(({ merge }) => merge) ? toys.slice(0, Math.max(...concepts)) : []) {
-    alone.push(await writeToys(folder, 1, 0, toy));
+    alone.push(await writeToys(join(folder, 'data', toy), toy, [toy], null));
   }
   makeFolder(join(folder, 'cells'));
   const parts = new Map<string, Cell>();
@@ -209,12 +228,12 @@ export async function writeCells(config: CompareConfig, place: string): Promise<
       const run = join(folder, 'runs', name);
       return { row, topic: topic.name, seed, file, folder: run, config: read(file, label) };
     };
-    const own = String(row + 1).padStart(2, '0');
+    const own = numbered(row);
     // Rows with the same keys that differ in the merge alone share their parts.
-    const sharing = String(1 + rows.findIndex((other) => other.merge && isSame(other.keys, keys)));
+    const shares = `${numbered(rows.findIndex((other) => other.merge && isSame(other.keys, keys)))}-part`;
     const partOf = (topic: Topic, seed: number): Cell => {
-      const key = `${sharing} ${topic.name} ${seed}`;
-      const part = parts.get(key) ?? cellOf(topic, seed, `${sharing.padStart(2, '0')}-part`);
+      const key = `${shares} ${topic.name} ${seed}`;
+      const part = parts.get(key) ?? cellOf(topic, seed, shares);
       parts.set(key, part);
       return part;
     };
@@ -233,6 +252,7 @@ export async function writeCells(config: CompareConfig, place: string): Promise<
   return { trained: [...trained, ...parts.values()], merged };
 }
 
+const numbered = (row: number): string => String(row + 1).padStart(2, '0');
 const isSame = (a: Mapping, b: Mapping): boolean => JSON.stringify(a) === JSON.stringify(b);
 
 function read(file: string, label: string): TrainConfig {
@@ -245,8 +265,15 @@ function read(file: string, label: string): TrainConfig {
   }
 }
 
+/** What tables read of a run's metrics.json. */
+export interface CellMetrics {
+  readonly evaluation: Evaluation;
+  readonly training: { readonly seconds: number };
+  readonly targets: { readonly trained: number };
+}
+
 /** What a finished cell measured; null where it is not finished. */
-export function measuredBy({ folder }: Pick<Cell, 'folder'>): Mapping | null {
+export function measuredBy({ folder }: Pick<Cell, 'folder'>): CellMetrics | null {
   const path = join(folder, 'metrics.json');
-  return fs.existsSync(path) ? (JSON.parse(fs.readFileSync(path, 'utf8')) as Mapping) : null;
+  return fs.existsSync(path) ? (JSON.parse(fs.readFileSync(path, 'utf8')) as CellMetrics) : null;
 }

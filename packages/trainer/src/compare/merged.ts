@@ -4,19 +4,12 @@ import { combineAdapters } from '@deftjs/deft';
 import { loadPeftFolder } from '@deftjs/deft/node';
 import type { Device } from '@deftjs/tensor';
 import { drawPrompts } from '../base/draw.ts';
-import type { TextToImage } from '../base/textToImage.ts';
 import { openBaseOf } from '../base/trained.ts';
 import { castOfNames, driftOf, evaluateSamples } from '../metrics/index.ts';
 import { gridPng } from '../report/index.ts';
 import { makeFolder, writeFileAtomically } from '../runs/index.ts';
 import { type Toy, toyName } from '../world/index.ts';
-import { conceptPrompts, type MergedCell, measuredBy } from './cells.ts';
-
-/** The metrics of a run that tables read. */
-interface PartMetrics {
-  readonly training: { readonly seconds: number };
-  readonly targets: { readonly trained: number };
-}
+import { type CellMetrics, conceptPrompts, type MergedCell, measuredBy } from './cells.ts';
 
 /** Joins the adapters of the cell's parts, draws, measures, and writes metrics.json and samples.png. @throws {UserError} */
 export async function measureMerged(cell: MergedCell, device: Device): Promise<void> {
@@ -24,15 +17,13 @@ export async function measureMerged(cell: MergedCell, device: Device): Promise<v
   const { config } = parts[0]!;
   const toys = parts.map(({ topic }) => topic as Toy);
   const model = await openBaseOf(config);
-  const draw = (prompts: readonly string[], drawer: TextToImage) => {
+  const draw = (prompts: readonly string[]) => {
     const { seeds, steps, guidance_scale: guidanceScale } = config.sampling;
-    return prompts.length === 0 ? [] : drawPrompts(drawer, { prompts, seeds, steps, guidanceScale, device });
+    return prompts.length === 0 ? [] : drawPrompts(model, { prompts, seeds, steps, guidanceScale, device });
   };
   const prompts = conceptPrompts(toys);
-  const [before, othersBefore] = [
-    await draw(prompts, model),
-    await draw(config.sampling.other_prompts, model),
-  ];
+  const others = config.sampling.other_prompts;
+  const [before, othersBefore] = [await draw(prompts), await draw(others)];
   for (const { folder: run, topic } of parts) {
     await loadPeftFolder(join(run, 'adapter'), model.denoiser, { adapterName: topic, device });
   }
@@ -40,11 +31,11 @@ export async function measureMerged(cell: MergedCell, device: Device): Promise<v
     const weights = Object.fromEntries(toys.map((toy) => [toy, 1]));
     await combineAdapters(model.denoiser, { kind, weights, adapterName: 'merged', device });
   }
-  const after = await draw(prompts, model);
-  const drift = driftOf(othersBefore, await draw(config.sampling.other_prompts, model));
+  const after = await draw(prompts);
+  const drift = driftOf(othersBefore, await draw(others));
   const cast = castOfNames(Object.fromEntries(toys.map((toy) => [toyName(toy), toy])));
-  const metrics = parts.map((part) => measuredBy(part) as unknown as PartMetrics);
-  const sum = (of: (part: PartMetrics) => number): number =>
+  const metrics = parts.map((part) => measuredBy(part)!);
+  const sum = (of: (part: CellMetrics) => number): number =>
     metrics.reduce((total, part) => total + of(part), 0);
   makeFolder(folder);
   const side = before.flatMap(({ pictures }, i) => [pictures[0]!, after[i]!.pictures[0]!]);

@@ -49,12 +49,6 @@ export interface Table {
   readonly rows: readonly TableRow[];
 }
 
-type Metrics = {
-  readonly evaluation: Evaluation;
-  readonly training: { readonly seconds: number };
-  readonly targets: { readonly trained: number };
-};
-
 /** The table of finished cells: a row for each of the job's, or for each of its numbers of concepts. */
 export function tableOf(
   { name, title, rows, concepts }: CompareConfig,
@@ -62,7 +56,7 @@ export function tableOf(
   merged: readonly MergedCell[],
 ): Table {
   const measured = ({ topic, seed, folder }: Pick<Cell, 'topic' | 'seed' | 'folder'>): Measured => {
-    const { evaluation, training, targets } = measuredBy({ folder }) as Metrics;
+    const { evaluation, training, targets } = measuredBy({ folder })!;
     const scores = (side: 'base' | 'adapted'): Scores =>
       Object.fromEntries(
         Object.entries(columns).flatMap(([column, of]) => {

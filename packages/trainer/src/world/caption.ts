@@ -70,6 +70,20 @@ export function describe(scene: Scene, mention: Mentions): string {
   );
 }
 
+/** The caption that names all that can be measured: size and place of one thing, not of several. */
+export function fullCaption(scene: Scene): string {
+  const alone = scene.count === 1;
+  return describe(scene, {
+    size: alone,
+    colour: true,
+    texture: scene.texture !== 'plain',
+    shape: true,
+    dress: true,
+    position: alone,
+    background: true,
+  });
+}
+
 function sampleMentions(scene: Scene, draw: Draws): Mentions {
   const dressed = scene.eyes || scene.hat !== null || scene.badge !== null;
   return {

@@ -1,6 +1,6 @@
 /** The procedural, captioned picture world: scenes, pictures, captions, novel subjects, and measurements from pixels. */
 
-export { caption, describe, type Mentions, placePhrase } from './caption.ts';
+export { caption, describe, fullCaption, type Mentions, placePhrase } from './caption.ts';
 export {
   instructionOf,
   instructionTokenOf,

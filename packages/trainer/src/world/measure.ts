@@ -53,7 +53,7 @@ export interface Foreground {
   readonly bounds: Box | null;
 }
 
-function pixelAt(picture: Picture, pixel: number): Rgb {
+export function pixelAt(picture: Picture, pixel: number): Rgb {
   const { data } = picture;
   return [data[3 * pixel]!, data[3 * pixel + 1]!, data[3 * pixel + 2]!];
 }

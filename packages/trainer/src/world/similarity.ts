@@ -10,18 +10,13 @@
  * foreground's box: coordinate descent with halving steps.
  */
 
-import { foreground, frameOf, placeOf, rgbDistance } from './measure.ts';
-import type { Rgb } from './palette.ts';
+import { foreground, frameOf, pixelAt, placeOf, rgbDistance } from './measure.ts';
 import { blankPicture, type Picture, paintLayers } from './render.ts';
 import type { Pose } from './scene.ts';
 import { drawingOf, type Subject } from './subjects.ts';
 
 /** RGB distance at which a pixel has lost 40 % of its match. */
 const sigma = 0.2;
-
-function pixel(picture: Picture, i: number): Rgb {
-  return [picture.data[3 * i]!, picture.data[3 * i + 1]!, picture.data[3 * i + 2]!];
-}
 
 /** The best match in [0, 1] of the picture's foreground with the subject at any place and size; 0 without foreground. */
 export function subjectSimilarity(picture: Picture, subject: Subject): number {
@@ -36,10 +31,10 @@ export function subjectSimilarity(picture: Picture, subject: Subject): number {
     let total = 0;
     let union = 0;
     for (let i = 0; i < mask.length; i += 1) {
-      const ours = pixel(drawn, i);
+      const ours = pixelAt(drawn, i);
       if (mask[i] === 0 && rgbDistance(ours, background) < 0.1) continue;
       union += 1;
-      total += Math.exp(-(rgbDistance(pixel(picture, i), ours) ** 2) / (2 * sigma ** 2)); // (1)
+      total += Math.exp(-(rgbDistance(pixelAt(picture, i), ours) ** 2) / (2 * sigma ** 2)); // (1)
     }
     return union === 0 ? 0 : total / union;
   };

@@ -9,8 +9,8 @@
  * those are has 0. d is how far from black the darkest pixel is that touches one of the edge: lines that are drawn are
  * softer than lines that are painted, and their outermost pixels half background.
  */
-import { describe } from './caption.ts';
-import { foreground, rgbDistance } from './measure.ts';
+import { fullCaption } from './caption.ts';
+import { foreground, pixelAt, rgbDistance } from './measure.ts';
 import { rgbOf } from './palette.ts';
 import { type Picture, renderScene } from './render.ts';
 import { type Scene, sampleScene } from './scene.ts';
@@ -118,14 +118,13 @@ export function styleSimilarity(picture: Picture, style: Style): number {
 }
 
 /** The least distance from black of a pixel and those around it. */
-function distanceFromBlack({ width, height, data }: Picture, at: number): number {
+function distanceFromBlack(picture: Picture, at: number): number {
+  const { width, height } = picture;
   const [row, column] = [Math.floor(at / width), at % width];
   let least = Number.POSITIVE_INFINITY;
   const [bottom, right] = [Math.min(row + 2, height), Math.min(column + 2, width)];
   eachOf(Math.max(row - 1, 0), bottom, Math.max(column - 1, 0), right, (r, c) => {
-    const from = 3 * (r * width + c);
-    const colour = [data[from]!, data[from + 1]!, data[from + 2]!] as const;
-    least = Math.min(least, rgbDistance(colour, rgbOf.black));
+    least = Math.min(least, rgbDistance(pixelAt(picture, r * width + c), rgbOf.black));
   });
   return least;
 }
@@ -146,16 +145,7 @@ export function styledScenes(count: number, world: number, word = 'sks'): Styled
     const scene = sampleScene(world, index);
     const dressed = scene.eyes || scene.hat !== null || scene.badge !== null;
     if (dressed || scene.background === 'black' || scene.colour === 'black') continue;
-    const alone = scene.count === 1;
-    const mentions = {
-      size: alone,
-      colour: true,
-      texture: scene.texture !== 'plain',
-      shape: true,
-      dress: false,
-    };
-    const caption = describe(scene, { ...mentions, position: alone, background: true });
-    found.push({ scene, caption: `${caption} in ${word}` });
+    found.push({ scene, caption: `${fullCaption(scene)} in ${word}` });
   }
   return found;
 }
