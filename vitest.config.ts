@@ -16,6 +16,8 @@ export default defineConfig({
     maxWorkers: 2,
     testTimeout: 60_000,
     hookTimeout: 60_000,
+    // Small tensors test the kernels of the device that a test opens; tests/tensor/companion.test.ts opens its own.
+    env: { DEFT_COMPANION: 'off' },
     projects: [
       {
         extends: true,

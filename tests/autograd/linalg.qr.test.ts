@@ -15,14 +15,17 @@ import {
   transposed,
 } from '../deft/matrices.ts';
 
-/** A tall matrix whose columns are far from dependent: 2 I on top of small entries, columns and signs mixed. */
+/**
+ * A tall matrix whose columns are far from dependent: 4 I on top of small entries, signs mixed. None of them is 0: a
+ * column of zeros below its head is left alone, and there Q jumps.
+ */
 const wellConditioned = fc
   .tuple(fc.integer({ min: 1, max: 5 }), fc.integer({ min: 0, max: 4 }))
   .chain(([n, more]) =>
     fc
       .tuple(matrices(n + more, n), fc.array(fc.boolean(), { minLength: n, maxLength: n }))
       .map(([A, signs]) =>
-        A.map((row, i) => row.map((x, j) => 0.25 * x + (i === j ? (signs[j] ? 4 : -4) : 0))),
+        A.map((row, i) => row.map((x, j) => 0.25 * (x || 1) + (i === j ? (signs[j] ? 4 : -4) : 0))),
       ),
   );
 
@@ -161,7 +164,7 @@ describe('orthonormalBases', () => {
   // 4 on the diagonal: heads keep away from zero, where the sign of a column flips.
   const many = shapes.map(([m, n], seed) => {
     const A = fc.sample(matrices(m, n), { numRuns: 1, seed })[0]!;
-    return tensorOf(A.map((row, i) => row.map((x, j) => 0.25 * x + (i === j ? 4 : 0))));
+    return tensorOf(A.map((row, i) => row.map((x, j) => 0.25 * (x || 1) + (i === j ? 4 : 0))));
   });
 
   it('gives each matrix the basis and the derivatives that it has alone', async () => {

@@ -5,7 +5,8 @@ import { referenceDevice } from './reference.ts';
 
 /**
  * Opens a device (loading its code only then) and makes it the one that evaluates tensors. WebAssembly takes all
- * processors where the page is cross-origin isolated, which lets threads share memory, else one.
+ * processors where the page is cross-origin isolated, which lets threads share memory, else one; WebGPU has
+ * WebAssembly on one thread as its companion.
  * @throws DeviceError when WebGPU is asked for and the browser offers none
  */
 export async function openDevice(name: DeviceName = 'auto'): Promise<OpenedDevice> {
@@ -18,8 +19,11 @@ async function open(name: DeviceName): Promise<OpenedDevice> {
   if (name === 'reference') return { device: referenceDevice(), why: 'reference: float64 interpreter' };
   const adapter = name === 'wasm' ? null : await findAdapter(name === 'webgpu');
   if (adapter !== null) {
-    const { openWebGPU } = await import('./webgpu/index.ts');
-    const device = await openWebGPU(adapter);
+    const [{ openWebGPU }, { openWasm }] = await Promise.all([
+      import('./webgpu/index.ts'),
+      import('./wasm/index.ts'),
+    ]);
+    const device = await openWebGPU(adapter, { companion: await openWasm({ threads: 1 }) });
     return { device, why: `webgpu: ${device.description}` };
   }
   if (name === 'webgpu') throw new DeviceError('openDevice: the browser offers no WebGPU adapter');

@@ -69,6 +69,8 @@ export interface Device {
   readonly dtypes: readonly DType[];
   /** Bytes held by storages and programs that are not disposed. */
   readonly bytesInUse: number;
+  /** Computes on this thread what is too small to ask this device for (see `evaluate`); closed with it. */
+  readonly companion?: Device;
   /** A storage with a copy of the values. @throws DTypeError, DeviceError */
   upload(dtype: DType, values: HostArray): Storage;
   /** Overwrites a storage, which keeps its identity. */

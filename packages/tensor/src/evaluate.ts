@@ -34,20 +34,33 @@ function programFor(device: Device, graph: Graph): Promise<Program> {
   return program;
 }
 
-/**
- * The leaves that the tensors are computed from, each once.
- * @throws DisposedError when the values of one are gone, Error when one is a placeholder
- */
-export function leavesOf(op: string, tensors: readonly Tensor[]): Tensor[] {
+/** Elements that the host has computed before a device has been asked: a launch and the wait for it take 100 us. */
+const SMALL_ELEMENTS = 1024;
+
+interface Reached {
+  /** What the tensors are computed from, each once. */
+  readonly leaves: readonly Tensor[];
+  /** Whether the host has the values of all leaves, and nothing that is computed is larger than small. */
+  readonly isSmall: boolean;
+}
+
+/** @throws DisposedError when the values of a leaf are gone */
+function reachedBy(op: string, tensors: readonly Tensor[]): Reached {
   const seen = new Set(tensors);
   const leaves: Tensor[] = [];
+  let isSmall = true;
   // A set in iteration visits what is added.
   for (const tensor of seen) {
-    requireAlive(op, tensor);
-    if (tensor.source.kind === 'applied') for (const input of tensor.source.inputs) seen.add(input);
-    else leaves.push(tensor);
+    const { source } = tensor;
+    if (source.kind === 'applied') for (const input of source.inputs) seen.add(input);
+    else {
+      requireAlive(op, tensor);
+      leaves.push(tensor);
+      isSmall &&= source.kind === 'host';
+    }
+    isSmall &&= tensor.size <= SMALL_ELEMENTS;
   }
-  return leaves;
+  return { leaves, isSmall };
 }
 
 /**
@@ -83,6 +96,10 @@ function describe({ kind, description }: Device): string {
 /**
  * Computes the tensors together, so that what they share is computed once. From then on they hold their values.
  * Resolves when the work is queued: reading a value waits for it.
+ *
+ * Where the device has a companion, that computes small tensors from values that the host has, and the host has the
+ * results: asking the device would take longer than computing. The choice depends on nothing but the graph and where
+ * its leaves are.
  * @throws DisposedError, DeviceError, DTypeError
  */
 export async function evaluate(tensors: readonly Tensor[], device: Device = getDevice()): Promise<void> {
@@ -90,12 +107,15 @@ export async function evaluate(tensors: readonly Tensor[], device: Device = getD
   for (const tensor of tensors) requireAlive('evaluate', tensor);
   const outputs = [...new Set(tensors)].filter(({ source }) => source.kind === 'applied');
   if (outputs.length === 0) return;
-  const inputs = leavesOf('evaluate', outputs);
-  for (const leaf of inputs) storageOn('evaluate', device, leaf);
-  const program = await programFor(device, { inputs, outputs, donations: new Map() });
+  const { leaves: inputs, isSmall } = reachedBy('evaluate', outputs);
+  const onHost = isSmall && device.companion !== undefined;
+  const computing = onHost ? device.companion! : device;
+  for (const leaf of inputs) storageOn('evaluate', computing, leaf);
+  const program = await programFor(computing, { inputs, outputs, donations: new Map() });
   // Again: while the program compiled, a leaf may have been disposed or have lost its upload.
   for (const leaf of inputs) requireAlive('evaluate', leaf);
-  const storages = program.run(inputs.map((leaf) => storageOn('evaluate', device, leaf)));
+  const storages = program.run(inputs.map((leaf) => storageOn('evaluate', computing, leaf)));
+  const values = onHost ? await Promise.all(storages.map((storage) => computing.read(storage))) : [];
   outputs.forEach((output, i) => {
     const storage = storages[i]!;
     if (output.source.kind !== 'applied') {
@@ -103,8 +123,14 @@ export async function evaluate(tensors: readonly Tensor[], device: Device = getD
       storage.dispose();
       return;
     }
-    output.source = { kind: 'stored', storage };
-    own(output, storage, scope);
+    if (onHost) {
+      output.source = { kind: 'host', values: values[i]!, storages: new Map([[computing, storage]]) };
+      tieUpload(output, storage);
+      scope?.add(output);
+    } else {
+      output.source = { kind: 'stored', storage };
+      own(output, storage, scope);
+    }
   });
 }
 

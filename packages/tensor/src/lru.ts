@@ -3,6 +3,8 @@ export class Lru<Value> {
   readonly #capacity: number;
   readonly #evict: (value: Value) => void;
   readonly #entries = new Map<string, Value>();
+  /** The key used last. */
+  #latest: string | null = null;
 
   /** `evict` is called with each value that makes room, and with all of them by `clear`. */
   constructor(capacity: number, evict: (value: Value) => void) {
@@ -17,14 +19,18 @@ export class Lru<Value> {
   get(key: string): Value | undefined {
     const value = this.#entries.get(key);
     if (value === undefined) return undefined;
-    // A map iterates in the order of insertion: the first entry is the one unused for longest.
-    this.#entries.delete(key);
-    this.#entries.set(key, value);
+    if (key !== this.#latest) {
+      // A map iterates in the order of insertion: the first entry is the one unused for longest.
+      this.#entries.delete(key);
+      this.#entries.set(key, value);
+      this.#latest = key;
+    }
     return value;
   }
 
   set(key: string, value: Value): void {
     this.#entries.set(key, value);
+    this.#latest = key;
     for (const [oldest, evicted] of this.#entries) {
       if (this.#entries.size <= this.#capacity) return;
       this.#entries.delete(oldest);

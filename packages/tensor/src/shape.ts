@@ -5,7 +5,9 @@ export type Shape = readonly number[];
 
 /** Number of elements; 1 for a scalar. */
 export function numel(shape: Shape): number {
-  return shape.reduce((product, extent) => product * extent, 1);
+  let product = 1;
+  for (let axis = 0; axis < shape.length; axis += 1) product *= shape[axis]!;
+  return product;
 }
 
 /** Row-major strides in elements. */
@@ -20,7 +22,9 @@ export function contiguousStrides(shape: Shape): number[] {
 }
 
 export function sameShape(a: Shape, b: Shape): boolean {
-  return a.length === b.length && a.every((extent, axis) => extent === b[axis]);
+  if (a.length !== b.length) return false;
+  for (let axis = 0; axis < a.length; axis += 1) if (a[axis] !== b[axis]) return false;
+  return true;
 }
 
 /**
@@ -28,8 +32,9 @@ export function sameShape(a: Shape, b: Shape): boolean {
  * @throws ShapeError
  */
 export function checkShape(op: string, shape: Shape): Shape {
-  if (shape.some((extent) => !Number.isSafeInteger(extent) || extent < 0)) {
-    throw new ShapeError(`${op}: extents must be whole numbers >= 0; got ${formatShape(shape)}`);
+  for (const extent of shape) {
+    if (!Number.isSafeInteger(extent) || extent < 0)
+      throw new ShapeError(`${op}: extents must be whole numbers >= 0; got ${formatShape(shape)}`);
   }
   if (!Number.isSafeInteger(numel(shape))) {
     throw new ShapeError(`${op}: more elements than 2^53; got ${formatShape(shape)}`);
@@ -42,19 +47,19 @@ export function checkShape(op: string, shape: Shape): Shape {
  * @throws ShapeError
  */
 export function broadcastShapes(op: string, shapes: readonly Shape[]): number[] {
-  const rank = Math.max(0, ...shapes.map((shape) => shape.length));
-  return Array.from({ length: rank }, (_, axis) => {
-    let extent = 1;
-    for (const shape of shapes) {
-      const own = shape[axis - rank + shape.length] ?? 1;
-      if (own === extent || own === 1) continue;
-      if (extent !== 1) {
+  let rank = 0;
+  for (const { length } of shapes) rank = Math.max(rank, length);
+  const extents = new Array<number>(rank).fill(1);
+  for (const shape of shapes) {
+    for (let own = 0, axis = rank - shape.length; axis < rank; own += 1, axis += 1) {
+      if (shape[own] === extents[axis] || shape[own] === 1) continue;
+      if (extents[axis] !== 1) {
         throw new ShapeError(`${op}: shapes do not broadcast; got ${formatShapes(shapes)}`);
       }
-      extent = own;
+      extents[axis] = shape[own]!;
     }
-    return extent;
-  });
+  }
+  return extents;
 }
 
 /**

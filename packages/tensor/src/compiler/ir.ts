@@ -42,16 +42,22 @@ function opId(op: Op): number {
   return id;
 }
 
-/** Text that is equal for equal attributes: keys sorted, and -0, NaN and infinities told apart. */
+/**
+ * Text that is equal for equal attributes, and tells -0, NaN and infinities apart. Fields come in the order in which the
+ * op wrote them: sorting them would take longer than all else, and another order is only another text.
+ */
 export function attrsKey(attrs: unknown): string {
-  if (typeof attrs === 'number') return Object.is(attrs, -0) ? '-0' : String(attrs);
+  if (typeof attrs === 'number') return Object.is(attrs, -0) ? '-0' : `${attrs}`;
   if (typeof attrs !== 'object' || attrs === null) return JSON.stringify(attrs) ?? 'undefined';
+  let text = '';
   if (Array.isArray(attrs) || ArrayBuffer.isView(attrs)) {
-    return `[${Array.from(attrs as ArrayLike<unknown>, attrsKey).join(',')}]`;
+    const list = attrs as ArrayLike<unknown>;
+    for (let i = 0; i < list.length; i += 1) text += `${attrsKey(list[i])},`;
+    return `[${text}]`;
   }
   const record = attrs as Record<string, unknown>;
-  const fields = Object.keys(record).sort();
-  return `{${fields.map((field) => `${field}:${attrsKey(record[field])}`).join(',')}}`;
+  for (const field of Object.keys(record)) text += `${field}:${attrsKey(record[field])},`;
+  return `{${text}}`;
 }
 
 /** The tensor itself, or what it is another name for. */
@@ -221,21 +227,23 @@ function joinParts(
   return joinParts(nodes, { op, attrs, dtype }, axis, joined);
 }
 
-/** Text that is equal for two graphs exactly when one program computes both. */
+/** Text that is equal for two graphs only when one program computes both. */
 export function graphKey(graph: Graph): string {
   const ids = new Map<Tensor, number>();
-  const parts: string[] = [];
+  let text = '';
   for (const input of graph.inputs) {
-    parts.push(`${ids.size}:${input.dtype}${formatShape(input.shape)}`);
+    text += `${ids.size}:${input.dtype}${formatShape(input.shape)};`;
     ids.set(input, ids.size);
   }
   for (const { tensor, op, attrs, inputs } of applicationsOf(graph)) {
-    parts.push(`${opId(op)} ${inputs.map((input) => ids.get(input)!).join(',')} ${attrsKey(attrs)}`);
+    text += `${opId(op)} `;
+    for (const input of inputs) text += `${ids.get(input)!},`;
+    text += `${attrsKey(attrs)};`;
     ids.set(tensor, ids.size);
   }
-  parts.push(graph.outputs.map((output) => ids.get(unnamed(output))!).join(','));
-  parts.push([...graph.donations].map(([output, input]) => `${output}=${input}`).join(','));
-  return parts.join(';');
+  for (const output of graph.outputs) text += `${ids.get(unnamed(output))!},`;
+  for (const [output, input] of graph.donations) text += `;${output}=${input}`;
+  return text;
 }
 
 /**

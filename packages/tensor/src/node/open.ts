@@ -1,13 +1,14 @@
-import { type DeviceName, type OpenedDevice, setDevice } from '../device.ts';
+import { type Device, type DeviceName, type OpenedDevice, setDevice } from '../device.ts';
 import { DeviceError } from '../errors.ts';
 import { referenceDevice } from '../reference.ts';
-import { describeSearch, searchAdapter } from './adapter.ts';
+import { describeSearch, type ResolvedAdapter, searchAdapter } from './adapter.ts';
 
 export type { DeviceName, OpenedDevice } from '../device.ts';
 
 /**
- * Opens a device (loading its code only then) and makes it the one that evaluates tensors.
- * @throws DeviceError when no adapter answers to a request for WebGPU
+ * Opens a device (loading its code only then) and makes it the one that evaluates tensors. One on WebGPU has wasm on
+ * one thread as its companion, unless `$DEFT_COMPANION` is `off`.
+ * @throws DeviceError when no adapter answers to a request for WebGPU; RangeError when `$DEFT_COMPANION` is another word
  */
 export async function openDevice(name: DeviceName = 'auto'): Promise<OpenedDevice> {
   const opened = await open(name);
@@ -20,11 +21,22 @@ async function open(name: DeviceName): Promise<OpenedDevice> {
   if (name === 'wasm') return openWasm('asked for');
   const search = await searchAdapter({ software: name === 'webgpu' });
   if (search.found) {
-    const { openWebGPUNode } = await import('./webgpu.ts');
-    return { device: await openWebGPUNode(search.found), why: describeSearch(search) };
+    return { device: await openWebGPUWithCompanion(search.found), why: describeSearch(search) };
   }
   if (name === 'webgpu') throw new DeviceError(describeSearch(search));
   return openWasm('no WebGPU hardware adapter answers');
+}
+
+async function openWebGPUWithCompanion(found: ResolvedAdapter): Promise<Device> {
+  const word = process.env.DEFT_COMPANION || 'on';
+  if (word !== 'on' && word !== 'off') {
+    throw new RangeError(`DEFT_COMPANION: expected on or off; got ${word}`);
+  }
+  const [{ openWebGPUNode }, { openWasmNode }] = await Promise.all([
+    import('./webgpu.ts'),
+    import('./wasm.ts'),
+  ]);
+  return openWebGPUNode(found, word === 'on' ? { companion: await openWasmNode({ threads: 1 }) } : {});
 }
 
 async function openWasm(why: string): Promise<OpenedDevice> {

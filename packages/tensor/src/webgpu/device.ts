@@ -25,6 +25,8 @@ export interface WebGPUOptions {
   readonly tune?: Tune;
   /** Where measured tilings are kept; default: nowhere. */
   readonly tunings?: TuningStore;
+  /** Computes what is too small for a launch (see `evaluate`); default: nothing is. Belongs to the new device. */
+  readonly companion?: Device;
 }
 
 /** What the device has done so far. */
@@ -70,7 +72,7 @@ export async function openWebGPU(adapter: GPUAdapter, options: WebGPUOptions = {
   const { description, device: model, vendor, architecture } = adapter.info;
   const adapterClass = [vendor, architecture, model, description].join('/');
   const tuner = await Tuner.open(options.tune ?? 'off', adapterClass, options.tunings);
-  return new WebGPUDevice(gpu, adapter.info, capabilities, tuner, wait);
+  return new WebGPUDevice(gpu, adapter.info, capabilities, tuner, { ...options, wait });
 }
 
 /** Bytes of one upload, and of all uploads after which an empty submit lets WebGPU free its staging memory. */
@@ -81,6 +83,7 @@ export class WebGPUDevice implements Device {
   readonly description: string;
   readonly dtypes: readonly DType[] = ['f32', 'f16', 'i32', 'u32', 'bool'];
   readonly capabilities: Capabilities;
+  readonly companion?: Device;
   /** @internal */
   readonly gpu: GPUDevice;
   /** @internal */
@@ -102,8 +105,15 @@ export class WebGPUDevice implements Device {
   #uploadedBytes = 0;
 
   /** @internal Devices are made by `openWebGPU`. */
-  constructor(gpu: GPUDevice, info: GPUAdapterInfo, capabilities: Capabilities, tuner: Tuner, wait: Wait) {
+  constructor(
+    gpu: GPUDevice,
+    info: GPUAdapterInfo,
+    capabilities: Capabilities,
+    tuner: Tuner,
+    { wait, companion }: { readonly wait: Wait; readonly companion?: Device },
+  ) {
     this.gpu = gpu;
+    if (companion) this.companion = companion;
     this.capabilities = capabilities;
     this.description = info.description || info.device || info.vendor || 'unnamed adapter';
     this.#wait = wait;
@@ -230,7 +240,7 @@ export class WebGPUDevice implements Device {
   async close(): Promise<void> {
     this.#closing = true;
     this.gpu.destroy();
-    await this.gpu.lost;
+    await Promise.all([this.gpu.lost, this.companion?.close()]);
   }
 
   /** @internal Buffers, a page each, that hold so many bytes. @throws DeviceError */
