@@ -46,6 +46,7 @@ const capabilities: Capabilities = {
   subgroupSize: 0,
   matrices: false,
   software: false,
+  unrolls: false,
   keptScores: 0,
   maxWorkgroupsPerDimension: 65535,
   maxInvocationsPerWorkgroup: 256,

@@ -50,7 +50,12 @@ const strategies: Readonly<Record<string, { capabilities: Partial<Capabilities>;
         { batch: 1, m: 20, n: 68, k: 20, transposed: [true, true] },
         { batch: 1, m: 9, n: 67, k: 5, transposed: [false, false] },
         { batch: 260, m: 65, n: 16, k: 3, transposed: [true, false] }, // eight rows to an invocation
+        { batch: 192, m: 100, n: 116, k: 20, transposed: [false, false] }, // two quads of columns, too
       ],
+    },
+    'a GPU whose compiler keeps loops': {
+      capabilities: { software: false, unrolls: true },
+      cases: [{ batch: 1, m: 20, n: 68, k: 20, transposed: [false, true] }],
     },
   };
 

@@ -1,4 +1,5 @@
 /** What WebGPU validates, for adapters that are not here: every op on Dawn's null backend. */
+import { valueAndGrad } from '@deftjs/autograd';
 import {
   add,
   apply,
@@ -10,6 +11,7 @@ import {
   ops,
   permute,
   read,
+  sum,
   type Tensor,
   tensor,
   zeros,
@@ -26,6 +28,12 @@ import { leaf, samplesOf, withFloats } from '../../support/op-samples.ts';
 import { describeWebGPU, nullAdapter, testAdapter, weakestOf } from '../../support/webgpu.ts';
 import { runPlan } from './agreement.ts';
 import { folded, noise, PlanBuilder } from './plans.ts';
+
+/** What attention's two gradient kernels compute. */
+function sumGradient(q: Tensor, k: Tensor): Tensor {
+  const { gradient } = valueAndGrad((x: Tensor[]) => sum(attention(x[0]!, x[1]!, x[1]!)))([q, k]);
+  return add(gradient[0]!, gradient[1]!);
+}
 
 type AnyOp = (typeof opList)[number];
 
@@ -96,6 +104,32 @@ describe('on a GPU whose subgroups multiply matrices', () => {
     const module = device.gpu.createShaderModule({ code: multiplied[0]! });
     const { messages } = await module.getCompilationInfo();
     expect(messages.map(({ message }) => message)).toEqual([]);
+    await device.close();
+  });
+});
+
+describe('on a large GPU', () => {
+  test.each([
+    ['products', (a: Tensor, b: Tensor) => matmul(a, b), [2048, 2048]],
+    ['attention', (a: Tensor, b: Tensor) => attention(a, b, b, { causal: true }), [16, 1024, 64]],
+    ['its gradients', (a: Tensor, b: Tensor) => sumGradient(a, b), [16, 1024, 64]],
+  ] as const)('workgroups of 256 for %s are valid text', async (_, compute, shape) => {
+    const device = await openWebGPU(await nullAdapter({}), {
+      capabilities: { software: false, unrolls: true, keptScores: 0, maxWorkgroupStorageBytes: 49152 },
+    });
+    const texts: string[] = [];
+    device.pipelines.get = async ({ wgsl }) => {
+      texts.push(wgsl);
+      return Promise.reject(new Error('only the text was wanted'));
+    };
+    const [a, b] = [zeros([...shape]), zeros([...shape])];
+    await expect(compile(compute, { device }).explain(a, b)).rejects.toThrow('only the text');
+    const large = texts.filter((text) => text.includes('@workgroup_size(256)'));
+    expect(large.length).toBeGreaterThan(0);
+    for (const code of large) {
+      const { messages } = await device.gpu.createShaderModule({ code }).getCompilationInfo();
+      expect(messages.map(({ message }) => message)).toEqual([]);
+    }
     await device.close();
   });
 });

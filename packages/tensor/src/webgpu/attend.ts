@@ -210,9 +210,7 @@ class Writer {
         : start;
     const sweep = new Statements(this.#module, body);
     const item = sweep.let('u32', `j + ${team.place} * 4u`);
-    for (const product of this.#attending.products) team.product(body, sweep, product);
-    this.#takeUp(body, sweep, item, logSums, rowSums);
-    for (const result of results) team.gather(body, sweep, result);
+    team.sweep(body, sweep, first, () => this.#takeUp(body, sweep, item, logSums, rowSums));
     body.nest(`for (var j = ${first}; j < ${end}; j += ${team.width}u)`, sweep);
     this.#finish(body);
     return team;

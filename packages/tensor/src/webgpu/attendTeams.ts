@@ -3,14 +3,27 @@
  * at a time, and four of every `width` columns of the results.
  *
  *   subgroupTeam   for adapters that compute on the CPU: a subgroup, which passes registers around (broadcastTile.ts)
- *   sharingTeam    for GPUs: 8 by 16 invocations that stage what they read, and weights, in workgroup memory
+ *   sharingTeam    for GPUs: 8 or 16 by 16 invocations that stage what they read, and weights, in workgroup memory
  */
 import type { Attending, Gathered } from './attend.ts';
 import { columnsOfB, rowsOfA } from './broadcastTile.ts';
 import { COMPONENTS } from './contract.ts';
 import { GROUP, LANE, loopStart } from './launch.ts';
 import { Statements } from './module.ts';
-import { addProducts, DOWN, Panel, rowOf, SIDE, STEPS, sweepPanels, TILE_LANES, WIDTH } from './panels.ts';
+import {
+  addProducts,
+  COLUMNS,
+  fetchFirst,
+  Panel,
+  panelBytes,
+  rowOf,
+  SIDE,
+  type Stretch,
+  strideOf,
+  sweepPanels,
+} from './panels.ts';
+
+type Product = Attending['products'][number];
 
 export interface Team {
   readonly workgroupSize: number;
@@ -30,10 +43,11 @@ export interface Team {
   groups(columns: number): number;
   /** Declares the names. */
   open(body: Statements): void;
-  /** Declares a vec4f `<name><r>` for each row: its products with items j + 4 place .... */
-  product(body: Statements, sweep: Statements, product: Attending['products'][number]): void;
-  /** Adds the weighted rows of the items at hand to the sums. */
-  gather(body: Statements, sweep: Statements, result: Gathered): void;
+  /**
+   * Writes what is done with the items j + 4 place ..., where j begins at `first`: for each product and row a vec4f
+   * `<name><r>`; then `weigh`, which makes weights of them; then the weighted rows of the items are added to the sums.
+   */
+  sweep(body: Statements, sweep: Statements, first: string, weigh: () => void): void;
   /** Of each row, the largest value of the team's invocations; and the sum. */
   largest(body: Statements, block: Statements, values: readonly string[]): string[];
   total(body: Statements, values: readonly string[]): string[];
@@ -65,6 +79,60 @@ export function subgroupTeam({ module, batch, held, swept, products, results }: 
   const pass = (block: Statements, type: string, x: string, lane: string): string =>
     lanes === 1 ? x : block.let(type, `subgroupShuffle(${x}, ${lane})`);
   const rows = Array.from({ length: height }, (_, r) => r);
+  const product = (sweep: Statements, { name, a, b, depth }: Product): void => {
+    for (const r of rows) sweep.line(`var ${name}${r} = vec4f();`);
+    if (depth === 0) return;
+    const loop = new Statements(module, sweep);
+    const at = [0, 1, 2, 3].map((i) => (i === 0 ? 'k' : loop.let('u32', `k + ${i}u`)));
+    const column = sweep.let('u32', `j + ${place} * 4u`);
+    const tile = { slice: 'slice', row: 'row', column, height };
+    const part = {
+      contraction: { a, b, rows: held, columns: swept, depth },
+      lanes,
+      tile,
+      body: sweep,
+      loop,
+      at,
+    };
+    const quads = columnsOfB(part);
+    const elements = rowsOfA(part);
+    for (const r of rows) {
+      elements(r).forEach((element, i) => {
+        loop.line(`${name}${r} = fma(vec4f(${element}), ${quads[i]}, ${name}${r});`);
+      });
+    }
+    sweep.nest(`for (var k = ${loopStart(module.capabilities)}; k < ${depth}u; k += 4u)`, loop);
+  };
+  const gather = (body: Statements, sweep: Statements, result: Gathered): void => {
+    const { weights, sums: prefix, rows: operand, columns } = result;
+    if (columns === 0) return;
+    const loop = new Statements(module, sweep);
+    const perRow = rows.map((r) => pass(loop, 'vec4f', `${weights}${r}`, 't'));
+    const starts = Array.from({ length: groups(columns) }, (_, c) => {
+      const column = body.let('u32', `${c * width}u + ${place} * 4u`);
+      return operand.quads === 'free'
+        ? [operand.fixed(body, 'slice', body.let('u32', `min(${column}, ${columns - 4}u)`))]
+        : [0, 1, 2, 3].map((i) =>
+            operand.fixed(body, 'slice', body.let('u32', `min(${column} + ${i}u, ${columns - 1}u)`)),
+          );
+    });
+    COMPONENTS.forEach((component, i) => {
+      const item = loop.let('u32', lanes === 1 ? `j + ${i}u` : `j + t * 4u + ${i}u`);
+      const step = operand.step(loop, item);
+      starts.forEach((fixed, c) => {
+        const read = fixed.map((own) =>
+          operand.read(loop, own, step, operand.quads === 'free', stepsOf(swept, width, item)),
+        );
+        const row = read.length === 1 ? read[0]! : loop.let('vec4f', `vec4f(${read.join(', ')})`);
+        for (const r of rows) {
+          const sum = `${prefix}${r}_${c}`;
+          loop.line(`${sum} = fma(vec4f(${perRow[r]}.${component}), ${row}, ${sum});`);
+        }
+      });
+    });
+    const start = loopStart(module.capabilities);
+    sweep.nest(lanes === 1 ? '' : `for (var t = ${start}; t < ${lanes}u; t += 1u)`, loop);
+  };
   const combined = (name: 'Max' | 'Add') => (block: Statements, values: readonly string[]) =>
     values.map((x) => (lanes === 1 ? x : block.let('f32', `subgroup${name}(${x})`)));
   return {
@@ -85,58 +153,10 @@ export function subgroupTeam({ module, batch, held, swept, products, results }: 
       body.line(`let slice = team / ${down}u;`);
       body.line(`let row = team % ${down}u * ${height}u;`);
     },
-    product: (_body, sweep, { name, a, b, depth }) => {
-      for (const r of rows) sweep.line(`var ${name}${r} = vec4f();`);
-      if (depth === 0) return;
-      const loop = new Statements(module, sweep);
-      const at = [0, 1, 2, 3].map((i) => (i === 0 ? 'k' : loop.let('u32', `k + ${i}u`)));
-      const column = sweep.let('u32', `j + ${place} * 4u`);
-      const tile = { slice: 'slice', row: 'row', column, height };
-      const part = {
-        contraction: { a, b, rows: held, columns: swept, depth },
-        lanes,
-        tile,
-        body: sweep,
-        loop,
-        at,
-      };
-      const quads = columnsOfB(part);
-      const elements = rowsOfA(part);
-      for (const r of rows) {
-        elements(r).forEach((element, i) => {
-          loop.line(`${name}${r} = fma(vec4f(${element}), ${quads[i]}, ${name}${r});`);
-        });
-      }
-      sweep.nest(`for (var k = ${loopStart(module.capabilities)}; k < ${depth}u; k += 4u)`, loop);
-    },
-    gather: (body, sweep, { weights, sums: prefix, rows: operand, columns }) => {
-      if (columns === 0) return;
-      const loop = new Statements(module, sweep);
-      const perRow = rows.map((r) => pass(loop, 'vec4f', `${weights}${r}`, 't'));
-      const starts = Array.from({ length: groups(columns) }, (_, c) => {
-        const column = body.let('u32', `${c * width}u + ${place} * 4u`);
-        return operand.quads === 'free'
-          ? [operand.fixed(body, 'slice', body.let('u32', `min(${column}, ${columns - 4}u)`))]
-          : [0, 1, 2, 3].map((i) =>
-              operand.fixed(body, 'slice', body.let('u32', `min(${column} + ${i}u, ${columns - 1}u)`)),
-            );
-      });
-      COMPONENTS.forEach((component, i) => {
-        const item = loop.let('u32', lanes === 1 ? `j + ${i}u` : `j + t * 4u + ${i}u`);
-        const step = operand.step(loop, item);
-        starts.forEach((fixed, c) => {
-          const read = fixed.map((own) =>
-            operand.read(loop, own, step, operand.quads === 'free', stepsOf(swept, width, item)),
-          );
-          const row = read.length === 1 ? read[0]! : loop.let('vec4f', `vec4f(${read.join(', ')})`);
-          for (const r of rows) {
-            const sum = `${prefix}${r}_${c}`;
-            loop.line(`${sum} = fma(vec4f(${perRow[r]}.${component}), ${row}, ${sum});`);
-          }
-        });
-      });
-      const start = loopStart(module.capabilities);
-      sweep.nest(lanes === 1 ? '' : `for (var t = ${start}; t < ${lanes}u; t += 1u)`, loop);
+    sweep: (body, sweep, _first, weigh) => {
+      for (const item of products) product(sweep, item);
+      weigh();
+      for (const result of results) gather(body, sweep, result);
     },
     largest: (_body, block, values) => combined('Max')(block, values),
     total: (body, values) => combined('Add')(body, values),
@@ -145,24 +165,29 @@ export function subgroupTeam({ module, batch, held, swept, products, results }: 
 
 /** Vectors of scores and sums that an invocation of a sharing team keeps. */
 const MOST_VECTORS = 32;
+/** Rows of invocations of a sharing team, or half of them. */
+const DOWN = 8;
+/** Teams that keep a device busy: rather than fewer, they get smaller. */
+const ENOUGH_TEAMS = 96;
 
 export function sharingTeam({ module, batch, held, swept, products, results }: Attending): Team {
   const { subgroupSize, maxWorkgroupStorageBytes } = module.capabilities;
-  const groups = (columns: number): number => Math.ceil(columns / WIDTH);
+  const down = batch * Math.ceil(held / (2 * DOWN * 8)) >= ENOUGH_TEAMS ? 2 * DOWN : DOWN;
+  const lanes = down * SIDE;
+  const groups = (columns: number): number => Math.ceil(columns / COLUMNS);
   const perRow = products.length + results.reduce((count, { columns }) => count + groups(columns), 0);
-  /** Quads from the weights of an item to those of the next: one more than a tile has (see panels.ts). */
-  const quadsOf = (height: number): number => Math.ceil((DOWN * height) / 4) + 1;
   const fits = (height: number): boolean => {
-    const quads = STEPS * (quadsOf(height) + WIDTH / 4 + 1) + WIDTH * quadsOf(height);
-    return 16 * quads <= maxWorkgroupStorageBytes && height * perRow <= MOST_VECTORS;
+    const bytes = panelBytes(down * height) + panelBytes(COLUMNS) + 16 * COLUMNS * strideOf(down * height);
+    return bytes <= maxWorkgroupStorageBytes && height * perRow <= MOST_VECTORS;
   };
-  const height = [8, 4, 2].find((own) => fits(own) && held > (DOWN * own) / 2) ?? 1;
-  const tile = DOWN * height;
-  const stride = quadsOf(height);
-  const down = Math.ceil(held / tile);
+  const height = [8, 4, 2].find((own) => fits(own) && held > (down * own) / 2) ?? 1;
+  const tile = down * height;
+  const stride = strideOf(tile);
+  const tilesDown = Math.ceil(held / tile);
   const rows = Array.from({ length: height }, (_, r) => r);
-  module.declare(`var<workgroup> weights: array<vec4f, ${WIDTH * stride}>;`);
+  module.declare(`var<workgroup> weights: array<vec4f, ${COLUMNS * stride}>;`);
   const slice = 'slice';
+  const share = { height, wide: 1, down, x: 'x', y: 'y' };
   /** Folds values of the invocations with the same rows, which all of them get. */
   const folded = (
     block: Statements,
@@ -195,72 +220,101 @@ export function sharingTeam({ module, batch, held, swept, products, results }: A
       return block.let('f32', fold(fold(one, two), fold(three, four)));
     });
   };
+  /** The products with the items at hand. */
+  const productOf = (body: Statements, sweep: Statements, { name, a, b, depth }: Product): Stretch => {
+    const ofA = { slice, start: 'top', extent: held, tile, depth };
+    const ofB = { slice, start: 'j', extent: swept, tile: COLUMNS, depth };
+    const left = new Panel(module, a, 'panelA', ofA, lanes, body);
+    const right = new Panel(module, b, 'panelB', ofB, lanes, sweep);
+    const multiply: Stretch['multiply'] = (block, step) => {
+      const [ofHeld, ofSwept] = [left, right].map((panel) => (quad: string) => panel.quad(step, quad));
+      addProducts(block, share, ofHeld!, ofSwept!, (r) => `${name}${r}`);
+    };
+    return { panels: [left, right], depth, multiply, isWrittenOut: false };
+  };
+  /** The weighted rows of the items at hand, for each group of columns. */
+  const gathersOf = (body: Statements, { sums, rows: operand, columns }: Gathered): Stretch[] =>
+    Array.from({ length: groups(columns) }, (_, c) => {
+      const start = `${c * COLUMNS}u`;
+      const region = { slice, start, extent: columns, tile: COLUMNS, depth: swept, from: 'j' };
+      const panel = new Panel(module, operand, 'panelB', region, lanes, body);
+      const multiply: Stretch['multiply'] = (block, step) => {
+        const item = block.let('u32', `(k + ${step}) * ${stride}u`);
+        const ofItem = (quad: string): string => `weights[${item} + ${quad}]`;
+        addProducts(
+          block,
+          share,
+          ofItem,
+          (quad) => panel.quad(step, quad),
+          (r) => `${sums}${r}_${c}`,
+        );
+      };
+      return { panels: [panel], depth: COLUMNS, multiply, isWrittenOut: false };
+    });
+  /** Stores weights as [item][row]. The barrier after the first panel of their stretch is theirs too. */
+  const storeWeights = (block: Statements, weights: string): void => {
+    if (subgroupSize < SIDE) block.line('workgroupBarrier();'); // maxima may still be read from there
+    COMPONENTS.forEach((component, i) => {
+      const item = `(x * 4u + ${i}u) * ${stride}u`;
+      const own = rows.map((r) => `${weights}${r}.${component}`);
+      if (height < 4) {
+        own.forEach((value, r) => {
+          const row = `(y * ${height}u + ${r}u)`;
+          block.line(`weights[${item} + ${row} / 4u][${row} % 4u] = ${value};`);
+        });
+        return;
+      }
+      for (let r = 0; r < height; r += 4) {
+        const quad = `y + ${(r / 4) * down}u`;
+        block.line(`weights[${item} + ${quad}] = vec4f(${own.slice(r, r + 4).join(', ')});`);
+      }
+    });
+  };
   return {
-    workgroupSize: TILE_LANES,
-    workgroups: batch * down,
-    width: WIDTH,
+    workgroupSize: lanes,
+    workgroups: batch * tilesDown,
+    width: COLUMNS,
     height,
     rows: tile,
     slice,
     top: 'top',
     place: 'x',
-    row: (r) => `own + ${rowOf(height, 'y', r)}`,
+    row: (r) => `own + ${rowOf(share, r)}`,
     groups,
     open: (body) => {
-      body.line(`let wanted = ${GROUP} / ${down}u;`);
+      body.line(`let wanted = ${GROUP} / ${tilesDown}u;`);
       // Workgroups that only round up the grid compute the last batch again and store nothing.
       body.line(`let slice = min(wanted, ${batch - 1}u);`);
-      body.line(`let top = ${GROUP} % ${down}u * ${tile}u;`);
+      body.line(`let top = ${GROUP} % ${tilesDown}u * ${tile}u;`);
       body.line(`let x = ${LANE} % ${SIDE}u;`);
       body.line(`let y = ${LANE} / ${SIDE}u;`);
       body.line(`let own = select(${held}u, top, wanted < ${batch}u);`);
     },
-    product: (body, sweep, { name, a, b, depth }) => {
-      for (const r of rows) sweep.line(`var ${name}${r} = vec4f();`);
-      if (depth === 0) return;
-      const ofA = { slice, start: 'top', extent: held, tile, depth };
-      const ofB = { slice, start: 'j', extent: swept, tile: WIDTH, depth };
-      const left = new Panel(module, a, 'panelA', ofA, TILE_LANES, body);
-      const right = new Panel(module, b, 'panelB', ofB, TILE_LANES, sweep);
-      sweepPanels(module, sweep, depth, [left, right], (step) => {
-        const rowsOfA = (q: string): string => left.quad('step', q);
-        addProducts(step, height, 'y', rowsOfA, right.quad('step', 'x'), (r) => `${name}${r}`);
+    sweep: (body, sweep, first, weigh) => {
+      const stretches = products
+        .filter(({ depth }) => depth > 0)
+        .map((product) => productOf(body, sweep, product));
+      const gathers = results.map((result) => gathersOf(body, result));
+      const all = [...stretches, ...gathers.flat()];
+      all.forEach(({ panels }, i) => {
+        for (const panel of panels) panel.declare(i === 0 ? body : sweep);
       });
-    },
-    gather: (body, sweep, { weights, sums, rows: operand, columns }) => {
-      if (columns === 0) return;
-      sweep.line('workgroupBarrier();');
-      COMPONENTS.forEach((component, i) => {
-        const item = `(x * 4u + ${i}u) * ${stride}u`;
-        const own = rows.map((r) => `${weights}${r}.${component}`);
-        if (height < 4) {
-          own.forEach((value, r) => {
-            const row = `(y * ${height}u + ${r}u)`;
-            sweep.line(`weights[${item} + ${row} / 4u][${row} % 4u] = ${value};`);
-          });
-          return;
-        }
-        for (let r = 0; r < height; r += 4) {
-          const quad = `y + ${(r / 4) * DOWN}u`;
-          sweep.line(`weights[${item} + ${quad}] = vec4f(${own.slice(r, r + 4).join(', ')});`);
-        }
+      // The first panels of a turn are fetched at the end of the turn before.
+      const firstAt = (start: string, block: Statements): Pick<Stretch, 'panels'> => ({
+        panels: stretches[0]!.panels.map((panel, i) => (i === 0 ? panel : panel.movedTo(start, block))),
       });
-      for (let c = 0; c < groups(columns); c += 1) {
-        const region = {
-          slice,
-          start: `${c * WIDTH}u`,
-          extent: columns,
-          tile: WIDTH,
-          depth: swept,
-          from: 'j',
-        };
-        const panel = new Panel(module, operand, 'panelB', region, TILE_LANES, body);
-        sweepPanels(module, sweep, WIDTH, [panel], (step) => {
-          const item = step.let('u32', `(k - ${STEPS}u + step) * ${stride}u`);
-          const ofItem = (q: string): string => `weights[${item} + ${q}]`;
-          addProducts(step, height, 'y', ofItem, panel.quad('step', 'x'), (r) => `${sums}${r}_${c}`);
-        });
-      }
+      const last = stretches.length > 0 ? firstAt(sweep.let('u32', `j + ${COLUMNS}u`), sweep) : null;
+      if (stretches.length > 0) fetchFirst(body, firstAt(first, body));
+      else if (all.length > 0) fetchFirst(sweep, all[0]!);
+      const run = (stretch: Stretch): void =>
+        sweepPanels(module, sweep, stretch, all[all.indexOf(stretch) + 1] ?? last);
+      for (const { name } of products) for (const r of rows) sweep.line(`var ${name}${r} = vec4f();`);
+      for (const stretch of stretches) run(stretch);
+      weigh();
+      gathers.forEach((own, i) => {
+        if (own.length > 0) storeWeights(sweep, results[i]!.weights);
+        for (const stretch of own) run(stretch);
+      });
     },
     largest: (_body, block, values) => folded(block, values, (x, y) => `max(${x}, ${y})`),
     total: (body, values) => folded(body, values, (x, y) => `(${x} + ${y})`),

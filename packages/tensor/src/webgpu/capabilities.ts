@@ -8,6 +8,8 @@ export interface Capabilities {
   readonly matrices: boolean;
   /** Whether the adapter computes on the CPU: there barriers and workgroup memory are slow, and threads few. */
   readonly software: boolean;
+  /** Whether loops over the steps of a panel are written out: GPUs' compilers may not do it, a CPU's takes long over it. */
+  readonly unrolls: boolean;
   /** Scores that an attention kernel may keep in scratch rather than compute in blocks. */
   readonly keptScores: number;
   readonly maxWorkgroupsPerDimension: number;
@@ -59,6 +61,7 @@ export function capabilitiesOf(
     subgroupSize: (fixed && subgroupMinSize) || 0,
     matrices: features.has(MATRIX_FEATURE) && hasMatrices(info),
     software,
+    unrolls: !software,
     keptScores: software ? 2 ** 25 : 0,
     maxWorkgroupsPerDimension: limits.maxComputeWorkgroupsPerDimension,
     maxInvocationsPerWorkgroup: limits.maxComputeInvocationsPerWorkgroup,

@@ -19,7 +19,7 @@ import { matrixTile, suitsMatrices } from './matrixTile.ts';
 import { Module, Statements } from './module.ts';
 import { Operand } from './operand.ts';
 import { type Coordinate, coordinatesOf, decompose, isQuadView, Point } from './point.ts';
-import { sharedHeight, sharedTile, sharedTiles } from './sharedTile.ts';
+import { sharedTile, sharedTiles, sharedTiling } from './sharedTile.ts';
 import type { Choose, Tiling } from './tune.ts';
 
 export const COMPONENTS = ['x', 'y', 'z', 'w'] as const;
@@ -60,7 +60,7 @@ function isSwapped(m: number, n: number): boolean {
 export function tilesOf(kernel: ContractKernel): number {
   const [batch, m, n] = [kernel.batch, kernel.m, kernel.n].map(numel) as [number, number, number];
   const [rows, columns] = isSwapped(m, n) ? [n, m] : [m, n];
-  return sharedTiles({ batch, rows, columns }, 8);
+  return sharedTiles({ batch, rows, columns }, { kind: 'shared', height: 8 });
 }
 
 /** The launch of a contract kernel. */
@@ -117,15 +117,17 @@ export function emitContract(
 /** Tiles of single numbers. */
 function tilingOf(contraction: Contraction, choose: Choose): (body: Statements) => Tile {
   const { kind, height } = choose(shapeClassOf(contraction)) ?? tilingFor(contraction);
-  return (kind === 'broadcast' ? broadcastTile : sharedTile)(contraction, height);
+  return kind === 'broadcast'
+    ? broadcastTile(contraction, height)
+    : sharedTile(contraction, { kind, height });
 }
 
 /** The tiling by rule. */
 function tilingFor(contraction: Contraction): Tiling {
-  const { software } = contraction.module.capabilities;
+  const { software, maxWorkgroupStorageBytes } = contraction.module.capabilities;
   return software
     ? { kind: 'broadcast', height: broadcastHeight(contraction) }
-    : { kind: 'shared', height: sharedHeight(contraction) };
+    : sharedTiling(contraction, maxWorkgroupStorageBytes);
 }
 
 /** What contractions have in common that one tiling suits: sizes up to a factor of two, and how operands are read. */

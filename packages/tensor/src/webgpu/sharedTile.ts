@@ -1,59 +1,115 @@
 /**
- * Tiles for GPUs: a workgroup of 8 by 16 invocations stages panels of A and B in workgroup memory, and each
- * invocation computes up to eight rows of four columns from there.
+ * Tiles for GPUs: a workgroup stages panels of A and B in workgroup memory, and each invocation computes some rows of
+ * one or two quads of columns from there.
  */
 import type { Contraction, EachResult, Tile } from './contract.ts';
 import { LANE } from './launch.ts';
 import type { Statements } from './module.ts';
-import { addProducts, DOWN, Panel, rowOf, SIDE, sweepPanels, TILE_LANES, WIDTH } from './panels.ts';
+import {
+  addProducts,
+  COLUMNS,
+  fetchFirst,
+  Panel,
+  panelBytes,
+  rowOf,
+  SIDE,
+  type Stretch,
+  sweepPanels,
+} from './panels.ts';
 import { type Extents, placeTile, tilesIn } from './tileGrid.ts';
 
-/** Tiles that keep a device busy: rather than fewer, tiles get smaller. */
-const ENOUGH_TILES = 128;
-
-/** Tiles of an output of so many rows and columns, an invocation computing `height` rows. */
-export function sharedTiles(extents: Extents, height: number): number {
-  return tilesIn(extents, { tall: DOWN * height, wide: WIDTH });
+/** Tiles of one kind, of 8 height by 64 elements or of 16 height by 128. */
+export interface SharedTiling {
+  readonly kind: 'shared' | 'large';
+  /** Rows of an invocation: 1, 2, 4 or 8. */
+  readonly height: number;
 }
 
-/** Rows of an invocation, by rule. */
-export function sharedHeight(extents: Extents): number {
+/** Rows of invocations, quads of columns of each, and columns of a tile. */
+const shapes = {
+  shared: { down: 8, wide: 1, columns: COLUMNS },
+  large: { down: 16, wide: 2, columns: 2 * COLUMNS },
+} as const;
+
+/** Tiles that keep a device busy: rather than fewer, tiles get smaller. Large ones need more, two to a multiprocessor. */
+const ENOUGH_TILES = { shared: 128, large: 192 };
+
+/** Elements of large tiles to those of the four smaller tiles of each, at most: what lies beyond the output is lost. */
+const MOST_WASTE = 1.25;
+
+/** Lanes of the subgroups that a workgroup's rows and columns are laid out for. */
+const SUBGROUP = { across: 8, down: 4 };
+
+/** Tiles of an output of so many rows and columns. */
+export function sharedTiles(extents: Extents, { kind, height }: SharedTiling): number {
+  const { down, columns } = shapes[kind];
+  return tilesIn(extents, { tall: down * height, wide: columns });
+}
+
+/** Bytes of a large tile's panels. */
+const LARGE_BYTES = 2 * panelBytes(shapes.large.columns);
+
+/** The tiling by rule, for workgroups with so many bytes of memory. */
+export function sharedTiling(extents: Extents, maxStorageBytes: number): SharedTiling {
   const { rows } = extents;
-  if (rows > 4 * DOWN && sharedTiles(extents, 8) >= ENOUGH_TILES) return 8;
-  return rows > 2 * DOWN ? 4 : rows > DOWN ? 2 : 1;
+  const [large, tall] = [
+    { kind: 'large', height: 8 },
+    { kind: 'shared', height: 8 },
+  ] as const;
+  const [largeTiles, tallTiles] = [sharedTiles(extents, large), sharedTiles(extents, tall)];
+  const fits = maxStorageBytes >= LARGE_BYTES && 4 * largeTiles <= MOST_WASTE * tallTiles;
+  if (fits && largeTiles >= ENOUGH_TILES.large) return large;
+  if (rows > 32 && tallTiles >= ENOUGH_TILES.shared) return tall;
+  return { kind: 'shared', height: rows > 16 ? 4 : rows > 8 ? 2 : 1 };
 }
 
-/** A function that writes tiles of so many rows (1, 2, 4 or 8) to an invocation. */
-export function sharedTile(contraction: Contraction, height: number): (body: Statements) => Tile {
+/** A function that writes tiles of that kind. */
+export function sharedTile(contraction: Contraction, tiling: SharedTiling): (body: Statements) => Tile {
   const { module, rows, columns, depth, a, b } = contraction;
-  const tall = DOWN * height;
+  const { kind, height } = tiling;
+  const { down, wide, columns: width } = shapes[kind];
+  const [tall, lanes] = [down * height, down * SIDE];
   return (body) => {
-    const { slice, top, first, limited } = placeTile(body, contraction, { tall, wide: WIDTH });
-    const x = body.let('u32', `${LANE} % ${SIDE}u`);
-    const y = body.let('u32', `${LANE} / ${SIDE}u`);
+    const { slice, top, first, limited } = placeTile(body, contraction, { tall, wide: width });
+    // A subgroup's invocations have eight columns and four rows: so they read the least from panels.
+    const { across: w, down: h } = SUBGROUP;
+    const [group, lane] = [body.let('u32', `${LANE} / ${w * h}u`), body.let('u32', `${LANE} % ${w * h}u`)];
+    const x = body.let('u32', `${group} % ${SIDE / w}u * ${w}u + ${lane} % ${w}u`);
+    const y = body.let('u32', `${group} / ${SIDE / w}u * ${h}u + ${lane} / ${w}u`);
+    const share = { height, wide, down, x, y };
     const own = limited(body, top);
-    const column = body.let('u32', `${first} + ${x} * 4u`);
-    for (let r = 0; r < height; r += 1) body.line(`var c${r} = vec4f();`);
+    const quads = Array.from({ length: wide }, (_, c) => c);
+    const eachSum = (visit: (r: number, c: number) => void): void => {
+      for (let r = 0; r < height; r += 1) for (const c of quads) visit(r, c);
+    };
+    eachSum((r, c) => {
+      body.line(`var c${r}_${c} = vec4f();`);
+    });
     const tile = {
-      workgroupSize: TILE_LANES,
-      workgroups: sharedTiles(contraction, height),
+      workgroupSize: lanes,
+      workgroups: sharedTiles(contraction, tiling),
       slice,
       // A GPU keeps in registers only what is indexed by constants.
       visit: (block: Statements, each: EachResult): void => {
-        for (let r = 0; r < height; r += 1) {
-          each(block, block.let('u32', `${own} + ${rowOf(height, y, r)}`), column, `c${r}`);
-        }
+        eachSum((r, c) => {
+          const column = block.let('u32', `${first} + ${c * COLUMNS}u + ${x} * 4u`);
+          each(block, block.let('u32', `${own} + ${rowOf(share, r)}`), column, `c${r}_${c}`);
+        });
       },
     };
     if (depth === 0) return tile;
     const ofA = { slice, start: top, extent: rows, tile: tall, depth };
-    const ofB = { slice, start: first, extent: columns, tile: WIDTH, depth };
-    const left = new Panel(module, a, 'panelA', ofA, TILE_LANES, body);
-    const right = new Panel(module, b, 'panelB', ofB, TILE_LANES, body);
-    sweepPanels(module, body, depth, [left, right], (step) => {
-      const rowsOfA = (q: string): string => left.quad('step', q);
-      addProducts(step, height, y, rowsOfA, right.quad('step', x), (r) => `c${r}`);
-    });
+    const ofB = { slice, start: first, extent: columns, tile: width, depth };
+    const left = new Panel(module, a, 'panelA', ofA, lanes, body);
+    const right = new Panel(module, b, 'panelB', ofB, lanes, body);
+    const multiply: Stretch['multiply'] = (block, step) => {
+      const [rowsOfA, columnsOfB] = [left, right].map((panel) => (quad: string) => panel.quad(step, quad));
+      addProducts(block, share, rowsOfA!, columnsOfB!, (r, c) => `c${r}_${c}`);
+    };
+    const stretch = { panels: [left, right], depth, multiply, isWrittenOut: module.capabilities.unrolls };
+    for (const panel of stretch.panels) panel.declare(body);
+    fetchFirst(body, stretch);
+    sweepPanels(module, body, stretch, null);
     return tile;
   };
 }

@@ -10,9 +10,9 @@ import { emitContract } from './contract.ts';
 import type { WebGPUDevice } from './device.ts';
 import { timeLaunch } from './time.ts';
 
-/** Tiles of so many rows: to a team of lanes (broadcastTile.ts) or to an invocation (sharedTile.ts). */
+/** Tiles of so many rows: to a team of lanes (broadcastTile.ts) or to an invocation (sharedTile.ts: both other kinds). */
 export interface Tiling {
-  readonly kind: 'broadcast' | 'shared';
+  readonly kind: 'broadcast' | 'shared' | 'large';
   readonly height: number;
 }
 
@@ -27,6 +27,7 @@ export const tilings: readonly Tiling[] = [
   { kind: 'shared', height: 2 },
   { kind: 'shared', height: 4 },
   { kind: 'shared', height: 8 },
+  { kind: 'large', height: 8 },
 ];
 
 /**
