@@ -49,9 +49,10 @@ export function broadcastTile(contraction: Contraction, height: number): (body: 
     body.line(`let team = ${lanes === 1 ? `${GROUP} * ${workgroupSize}u + ${LANE}` : GROUP};`);
     body.line(`if (team >= ${teams}u) { return; }`);
     if (lanes > 1) module.useSubgroups();
-    const first = body.let('u32', `team % ${across}u * ${width}u`);
+    // Down the rows first: the columns of B, strided in memory, stay in the caches while rows of A pass by.
+    const first = body.let('u32', `team / ${down}u % ${across}u * ${width}u`);
     const column = lanes === 1 ? first : body.let('u32', `${first} + ${LANE} * 4u`);
-    const row = body.let('u32', `team / ${across}u % ${down}u * ${height}u`);
+    const row = body.let('u32', `team % ${down}u * ${height}u`);
     const slice = body.let('u32', `team / ${across * down}u`);
     const tile = {
       workgroupSize,

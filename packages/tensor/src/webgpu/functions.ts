@@ -42,16 +42,15 @@ const sources: Readonly<Record<FunctionName, string>> = {
   return select(select(y, -y, x < T(0.0)), x, isNan(x));
 }`,
 
-  // x P(x^2) below 1, 1 - exp(-Q(x)) above; at 4 the result is 1 in f32. Minimax fits with weights 1/erf and erfc.
+  // x P(x^2) / Q(x^2), a minimax fit of 1.7e-8 on [0, 3.9], where the result is 1 in f32.
   erff: `fn erff(x: T) -> T {
-  let a = min(abs(x), T(4.0));
+  let a = clamp(x, T(-3.9), T(3.9));
   let z = a * a;
-  let p = 1.1283791 + z * (-0.37612626 + z * (0.11283585 + z * (-0.026853813 + z * (0.0051883277
-    + z * (-0.00080101937 + z * 0.000078538615)))));
-  let q = -0.00035371768 + a * (-1.12704 + a * (-0.63822567 + a * (-0.10303738 + a * (0.021805322
-    + a * (-0.0029396084 + a * 0.00018557411)))));
-  let y = select(1.0 - exp(q), a * p, a < T(1.0));
-  return select(select(y, -y, x < T(0.0)), x, isNan(x));
+  let p = fma(fma(fma(fma(fma(T(0.0000020664697), z, T(0.00028506326)), z, T(0.0037383831)), z, T(0.052668195)), z,
+    T(0.18966766)), z, T(1.1283791));
+  let q = fma(fma(fma(fma(fma(T(0.000038270038), z, T(0.0011573855)), z, T(0.014914351)), z, T(0.11381931)), z,
+    T(0.50142139)), z, T(1.0));
+  return select(clamp(a * p / q, T(-1.0), T(1.0)), x, isNan(x));
 }`,
 
   // x = (pi / 2) n + r with |r| <= pi / 4, pi / 2 in four parts of 11 bits; odd quadrants take the cosine's series.

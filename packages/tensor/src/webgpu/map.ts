@@ -4,7 +4,7 @@
  */
 import { walk } from '../compiler/expression.ts';
 import type { Expr, MapKernel, Output } from '../kernel.ts';
-import { numel } from '../shape.ts';
+import { contiguousStrides, numel } from '../shape.ts';
 import type { Affine } from '../view.ts';
 import { storeOne, storePair, storeQuad } from './access.ts';
 import { type Buffers, KernelBindings } from './bindings.ts';
@@ -63,14 +63,34 @@ function finish({ kernel, module }: Parts, invocations: number, body: Statements
   });
 }
 
+/** The quads of an invocation: `length` of them side by side, in each of `tall` rows. */
+interface Block {
+  readonly length: number;
+  readonly tall: number;
+}
+
+/** Rows of a block: what does not change from row to row is read once for them. */
+const TALL = 4;
+
 /**
- * Quads that an invocation computes, side by side in a row. A lane of a software adapter does a cache line at a time;
- * lanes of a GPU read side by side.
+ * A lane of a software adapter does a cache line at a time, in several rows where they share what they read (reads are
+ * what costs there: a bias costs as much as the rest); lanes of a GPU read side by side.
  */
-function runLength(coordinates: readonly Coordinate[], quads: number, { software }: Capabilities): number {
-  if (!software || quads < 1024) return 1;
+function blockOf(
+  coordinates: readonly Coordinate[],
+  functions: readonly Affine[],
+  { software }: Capabilities,
+): Block {
+  const quads = quadsIn(coordinates);
+  if (!software || quads < 1024) return { length: 1, tall: 1 };
   const inRow = coordinates.length === 1 ? 4 : coordinates.at(-1)!.extent / 4;
-  return [4, 2].find((length) => inRow % length === 0) ?? 1;
+  const length = [4, 2].find((own) => inRow % own === 0) ?? 1;
+  const [row, last] = [coordinates.at(-2), coordinates.at(-1)!];
+  const isShared = functions.some(
+    ({ strides }) => row !== undefined && strides[row.axis] === 0 && strides[last.axis] !== 0,
+  );
+  const tall = isShared && row!.extent % TALL === 0 && quads >= 1024 * TALL ? TALL : 1;
+  return { length, tall };
 }
 
 function emitQuads(parts: Parts & { readonly last: Coordinate }): Launch {
@@ -78,46 +98,74 @@ function emitQuads(parts: Parts & { readonly last: Coordinate }): Launch {
   const roots = kernel.outputs.map(({ expr }) => expr);
   bindings.declareQuads(roots, kernel.outputs, coordinates, last);
   const quads = quadsIn(coordinates);
-  const length = runLength(coordinates, quads, module.capabilities);
-  const runs = Math.ceil(quads / length);
+  const { length, tall } = blockOf(coordinates, functionsOf(...roots), module.capabilities);
+  const runs = Math.ceil(quads / (length * tall));
   const size = workgroupSizeFor(runs, module.capabilities);
   const body = new Statements(module);
   body.line(`let run = ${GROUP} * ${size}u + ${LANE};`);
   body.line(`if (run >= ${runs}u) { return; }`);
-  const named = decomposeRuns(body, 0, coordinates, 'run', 4 * length);
-  const first = named.at(-1)!;
-  const loop = length === 1 ? body : new Statements(module, body);
-  loop.line(length === 1 ? 'let quad = run;' : `let quad = run * ${length}u + step;`);
-  if (quads % length !== 0) loop.line(`if (quad >= ${quads}u) { break; }`);
-  const quad =
-    length === 1 ? first : { ...first, level: 1, name: loop.let('i32', `${first.name} + i32(step) * 4`) };
-  const blocks = length === 1 ? [body] : [body, loop];
-  const emitter = new Emitter(module, bindings, new Point(blocks, named.with(-1, quad), quad));
+  const bands = tall === 1 ? coordinates : withExtent(coordinates, -2, (extent) => extent / tall);
+  const starts = decomposeRuns(body, 0, bands, 'run', 4 * length);
+  const named = coordinates.map((coordinate, i) => ({ ...starts[i]!, extent: coordinate.extent }));
+  const blocks = [body];
+  if (length > 1) {
+    const start = named.at(-1)!;
+    const side = new Statements(module, body);
+    blocks.push(side);
+    named[named.length - 1] = { ...start, level: 1, name: side.let('i32', `${start.name} + i32(step) * 4`) };
+  }
+  if (tall > 1) {
+    const start = named.at(-2)!;
+    const row = new Statements(module, blocks.at(-1)!);
+    blocks.push(row);
+    const name = row.let('i32', `${start.name} * ${tall} + i32(r)`);
+    named[named.length - 2] = { ...start, level: blocks.length - 1, name };
+  }
+  const inner = blocks.at(-1)!;
+  const quad = named.at(-1)!;
+  if (quads % (length * tall) !== 0) inner.line(`if (${quad.name} >= ${last.extent}) { break; }`);
+  const point = new Point(blocks, named, quad);
+  const emitter = new Emitter(module, bindings, point);
   // Every value before any store: an output may overwrite what the same element reads.
   const values = roots.map((root) => emitter.wide(emitter.value(root)));
+  const position = inner.let(
+    'u32',
+    `u32(${point.affine({ offset: 0, strides: contiguousStrides(kernel.shape) }).text})`,
+  );
   kernel.outputs.forEach((output, i) => {
-    storeFour(parts, output, loop, values[i]!);
+    storeFour(parts, output, inner, position, values[i]!);
   });
-  if (length > 1)
-    body.nest(`for (var step = ${loopStart(module.capabilities)}; step < ${length}u; step += 1u)`, loop);
+  const from = loopStart(module.capabilities);
+  if (tall > 1) blocks.at(-2)!.nest(`for (var r = ${from}; r < ${tall}u; r += 1u)`, inner);
+  if (length > 1) body.nest(`for (var step = ${from}; step < ${length}u; step += 1u)`, blocks[1]!);
   return finish(parts, runs, body, size);
+}
+
+function withExtent(
+  coordinates: readonly Coordinate[],
+  at: number,
+  change: (extent: number) => number,
+): Coordinate[] {
+  const coordinate = coordinates.at(at)!;
+  return coordinates.with(at, { ...coordinate, extent: change(coordinate.extent) });
 }
 
 function storeFour(
   { kernel, module, bindings }: Parts,
   output: Output,
   block: Statements,
+  position: string,
   value: string,
 ): void {
   const access = bindings.output(output);
   if (access.binding.quads) {
-    block.line(storeQuad(module, access, 'quad * 4u', value));
+    block.line(storeQuad(module, access, position, value));
     return;
   }
   const length = numel(kernel.shape);
   ['x', 'y', 'z', 'w'].forEach((component, j) => {
-    const store = storeOne(module, access, `quad * 4u + ${j}u`, `${value}.${component}`);
-    block.line(length % 4 === 0 ? store : `if (quad * 4u + ${j}u < ${length}u) { ${store} }`);
+    const store = storeOne(module, access, `${position} + ${j}u`, `${value}.${component}`);
+    block.line(length % 4 === 0 ? store : `if (${position} + ${j}u < ${length}u) { ${store} }`);
   });
 }
 
