@@ -38,7 +38,12 @@ interface Parts {
   readonly terms: number;
   readonly lanes: number;
   readonly workgroupSize: number;
+  /** Rows that the lanes fold one after the other and write together. */
+  readonly tall: number;
 }
+
+/** Rows that share what their elements read, such as weights: on software adapters reads are what costs. */
+const TALL = 4;
 
 /** The launch of a rows kernel. */
 export function emitRows(kernel: RowsKernel, buffers: Buffers, capabilities: Capabilities): Launch {
@@ -58,7 +63,13 @@ export function emitRows(kernel: RowsKernel, buffers: Buffers, capabilities: Cap
   const terms = length / (wide ? 4 : 1);
   const lanes = lanesFor(terms, capabilities);
   const workgroupSize = workgroupFor(rows, lanes, capabilities);
-  const parts = { kernel, module, bindings, along, wide, terms, lanes, workgroupSize };
+  const isShared = functionsOf(...elements.map(({ expr }) => expr)).some(
+    ({ strides }) =>
+      strides.slice(0, rank).every((stride) => stride === 0) && strides.some((stride) => stride !== 0),
+  );
+  const suits = capabilities.software && lanes > 1 && rows % TALL === 0 && rows >= 64 * TALL;
+  const tall = isShared && suits ? TALL : 1;
+  const parts = { kernel, module, bindings, along, wide, terms, lanes, workgroupSize, tall };
   if (wide) {
     const single = readsOf(...ofRows.map(({ expr }) => expr)).map(
       (read) => bindings.at(read.binding).binding,
@@ -67,7 +78,7 @@ export function emitRows(kernel: RowsKernel, buffers: Buffers, capabilities: Cap
     bindings.declareQuads(roots, elements, [...outer, ...along], quad, [...single, ...written]);
   }
 
-  const perGroup = workgroupSize / lanes;
+  const perGroup = (workgroupSize / lanes) * tall;
   const body = new Statements(module);
   if (lanes === 1) {
     body.line(`let row = ${GROUP} * ${workgroupSize}u + ${LANE};`);
@@ -75,22 +86,33 @@ export function emitRows(kernel: RowsKernel, buffers: Buffers, capabilities: Cap
     body.line(`let first = ${loopStart(capabilities)};`);
   } else {
     body.line(`let wanted = ${GROUP} * ${perGroup}u + ${LANE} / ${lanes}u;`);
-    body.line(`let row = min(wanted, ${rows - 1}u);`); // barriers follow: one without a row repeats the last
+    // Barriers follow: one without a row repeats the last.
+    if (tall === 1) body.line(`let row = min(wanted, ${rows - 1}u);`);
     body.line(`let first = ${LANE} % ${lanes}u;`);
   }
-  const named = decompose(body, 0, outer, 'row');
+  const folding = tall === 1 ? body : new Statements(module, body);
+  if (tall > 1) folding.line('let row = wanted + r;');
   const folded: Value[] = [];
-  for (const pass of passesOf(kernel)) emitPass(parts, body, named, pass, folded);
+  const own = decompose(folding, 0, outer, 'row');
+  for (const pass of passesOf(kernel)) emitPass(parts, folding, own, pass, folded);
   const stores = new Statements(module, body);
-  if (elements.length > 0) emitElements(parts, stores, named, elements, folded);
-  const own = new Statements(module, stores);
-  const emitter = new Emitter(module, bindings, new Point([own], named), folded);
-  const values = ofRows.map(({ expr }) => emitter.value(expr).name);
-  ofRows.forEach((output, i) => {
-    const access = bindings.output(output);
-    own.line(storeOne(module, access, 'row', values[i]!));
-  });
-  if (ofRows.length > 0) stores.nest('if (first == 0u)', own);
+  if (tall === 1) emitOutputs(parts, stores, [{ row: 'row', named: own, folded }]);
+  else {
+    folded.forEach(({ name, type }, i) => {
+      body.line(`var kept${i}: array<${registerType(type, false)}, ${tall}>;`);
+      folding.line(`kept${i}[r] = ${name};`);
+    });
+    body.nest(`for (var r = ${loopStart(capabilities)}; r < ${tall}u; r += 1u)`, folding);
+    const done = Array.from({ length: tall }, (_, r): Row => {
+      const row = body.let('u32', `wanted + ${r}u`);
+      const kept = folded.map((value, i) => ({
+        ...value,
+        name: body.let(registerType(value.type, false), `kept${i}[${r}]`),
+      }));
+      return { row, named: decompose(body, 0, outer, row), folded: kept };
+    });
+    emitOutputs(parts, stores, done);
+  }
   body.nest(lanes === 1 ? '' : `if (wanted < ${rows}u)`, stores);
   return launch(module, {
     label: kernel.label,
@@ -256,22 +278,51 @@ function combineLanes(
   for (const { index } of folds) body.line(`own${index} = shared${index}[${LANE} - first];`);
 }
 
+/** A row whose folds are known. */
+interface Row {
+  /** u32. */
+  readonly row: string;
+  readonly named: readonly NamedCoordinate[];
+  readonly folded: readonly Value[];
+}
+
+/** Writes the elements of the rows, term by term, and what there is one of for a row. */
+function emitOutputs(parts: Parts, stores: Statements, rows: readonly Row[]): void {
+  const { kernel, module, bindings, terms, lanes } = parts;
+  const elements = kernel.outputs.filter(({ per }) => per === 'element');
+  const ofRows = kernel.outputs.filter(({ per }) => per === 'row');
+  if (elements.length > 0) {
+    const inner = new Statements(module, stores);
+    for (const row of rows) emitElements(parts, stores, inner, row, elements);
+    stores.nest(`for (var term = first; term < ${terms}u; term += ${lanes}u)`, inner);
+  }
+  if (ofRows.length === 0) return;
+  const own = new Statements(module, stores);
+  for (const { row, named, folded } of rows) {
+    const emitter = new Emitter(module, bindings, new Point([own], named), folded);
+    const values = ofRows.map(({ expr }) => emitter.value(expr).name);
+    ofRows.forEach((output, i) => {
+      own.line(storeOne(module, bindings.output(output), row, values[i]!));
+    });
+  }
+  stores.nest('if (first == 0u)', own);
+}
+
 function emitElements(
   parts: Parts,
   stores: Statements,
-  named: readonly NamedCoordinate[],
+  inner: Statements,
+  { row, named, folded }: Row,
   elements: readonly RowsOutput[],
-  folded: readonly Value[],
 ): void {
-  const { kernel, module, bindings, wide, terms, lanes } = parts;
-  const inner = new Statements(module, stores);
+  const { kernel, module, bindings, wide } = parts;
   const emitter = new Emitter(module, bindings, pointOf(parts, stores, inner, named), folded);
   // Every value before any store: an output may overwrite what the same element reads.
   const values = elements.map(({ expr }) => {
     const value = emitter.value(expr);
     return wide ? emitter.wide(value) : value.name;
   });
-  const start = stores.let('u32', `row * ${numel(kernel.reduced)}u`);
+  const start = stores.let('u32', `${row} * ${numel(kernel.reduced)}u`);
   elements.forEach((output, i) => {
     const access = bindings.output(output);
     const value = values[i]!;
@@ -283,5 +334,4 @@ function emitElements(
       });
     }
   });
-  stores.nest(`for (var term = first; term < ${terms}u; term += ${lanes}u)`, inner);
 }
