@@ -115,23 +115,29 @@ export async function evaluate(tensors: readonly Tensor[], device: Device = getD
   // Again: while the program compiled, a leaf may have been disposed or have lost its upload.
   for (const leaf of inputs) requireAlive('evaluate', leaf);
   const storages = program.run(inputs.map((leaf) => storageOn('evaluate', computing, leaf)));
-  const values = onHost ? await Promise.all(storages.map((storage) => computing.read(storage))) : [];
+  const values = onHost ? await taken(storages) : [];
   outputs.forEach((output, i) => {
     const storage = storages[i]!;
     if (output.source.kind !== 'applied') {
       // Another call computed it meanwhile, or it was disposed.
       storage.dispose();
-      return;
-    }
-    if (onHost) {
-      output.source = { kind: 'host', values: values[i]!, storages: new Map([[computing, storage]]) };
-      tieUpload(output, storage);
+    } else if (onHost) {
+      output.source = { kind: 'host', values: values[i]!, storages: new Map() };
       scope?.add(output);
     } else {
       output.source = { kind: 'stored', storage };
       own(output, storage, scope);
     }
   });
+}
+
+/** The values of storages, which are given back. */
+async function taken(storages: readonly Storage[]): Promise<HostArray[]> {
+  try {
+    return await Promise.all(storages.map((storage) => storage.device.read(storage)));
+  } finally {
+    for (const storage of storages) storage.dispose();
+  }
 }
 
 /**
