@@ -49,6 +49,11 @@ export function sharedTiles(extents: Extents, { kind, height }: SharedTiling): n
 /** Bytes of a large tile's panels. */
 const LARGE_BYTES = 2 * panelBytes(shapes.large.columns);
 
+/** Whether workgroups with so many bytes of memory can compute tiles of the kind. */
+export function fitsIn(kind: SharedTiling['kind'], maxStorageBytes: number): boolean {
+  return kind !== 'large' || maxStorageBytes >= LARGE_BYTES;
+}
+
 /** The tiling by rule, for workgroups with so many bytes of memory. */
 export function sharedTiling(extents: Extents, maxStorageBytes: number): SharedTiling {
   const { rows } = extents;
@@ -57,8 +62,8 @@ export function sharedTiling(extents: Extents, maxStorageBytes: number): SharedT
     { kind: 'shared', height: 8 },
   ] as const;
   const [largeTiles, tallTiles] = [sharedTiles(extents, large), sharedTiles(extents, tall)];
-  const fits = maxStorageBytes >= LARGE_BYTES && 4 * largeTiles <= MOST_WASTE * tallTiles;
-  if (fits && largeTiles >= ENOUGH_TILES.large) return large;
+  const suits = fitsIn('large', maxStorageBytes) && 4 * largeTiles <= MOST_WASTE * tallTiles;
+  if (suits && largeTiles >= ENOUGH_TILES.large) return large;
   if (rows > 32 && tallTiles >= ENOUGH_TILES.shared) return tall;
   return { kind: 'shared', height: rows > 16 ? 4 : rows > 8 ? 2 : 1 };
 }

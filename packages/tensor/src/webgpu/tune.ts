@@ -8,6 +8,7 @@ import type { ContractKernel } from '../kernel.ts';
 import type { Buffers } from './bindings.ts';
 import { emitContract } from './contract.ts';
 import type { WebGPUDevice } from './device.ts';
+import { fitsIn } from './sharedTile.ts';
 import { timeLaunch } from './time.ts';
 
 /** Tiles of so many rows: to a team of lanes (broadcastTile.ts) or to an invocation (sharedTile.ts: both other kinds). */
@@ -98,7 +99,10 @@ export class Tuner {
     });
     if (this.#tunings.has(shapeClass)) return;
     // Workgroup memory on an adapter that computes on the CPU is slow to use, and slower to compile.
-    const candidates = tilings.filter(({ kind }) => kind === 'broadcast' || !capabilities.software);
+    const { software, maxWorkgroupStorageBytes } = capabilities;
+    const candidates = tilings.filter(
+      ({ kind }) => kind === 'broadcast' || (!software && fitsIn(kind, maxWorkgroupStorageBytes)),
+    );
     let best = Number.POSITIVE_INFINITY;
     for (const tiling of candidates) {
       const milliseconds = await timeLaunch(
