@@ -1,5 +1,17 @@
 /** Kernels of software adapters that compute several rows at a time, to share what the rows read. */
-import { add, cast, compile, gelu, layerNorm, mul, read, sum, type Tensor, tensor } from '@deftjs/tensor';
+import {
+  add,
+  cast,
+  compile,
+  type Device,
+  gelu,
+  layerNorm,
+  mul,
+  read,
+  sum,
+  type Tensor,
+  tensor,
+} from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { openWebGPU, type WebGPUDevice } from '../../../packages/tensor/src/webgpu/index.ts';
@@ -13,10 +25,12 @@ const normed: Compute = (x, a, b) => [layerNorm(x, a, b)];
 
 describeWebGPU('rows that share what they read', () => {
   let device: WebGPUDevice;
+  let other: Device;
   beforeAll(async () => {
+    ({ device: other } = await openDevice('wasm'));
     device = await openWebGPU((await testAdapter()).adapter, { capabilities: { subgroupSize: 8 } });
   });
-  afterAll(() => device.close());
+  afterAll(() => Promise.all([device.close(), other.close()]));
 
   const of = (shape: readonly number[], seed: number): Tensor =>
     tensor(
@@ -45,7 +59,6 @@ describeWebGPU('rows that share what they read', () => {
     const inputs = [of(shape, 1), of(vector, 2), of(vector, 3)] as const;
     const compiled = compile(compute, { device });
     expect(await compiled.explain(...inputs)).toContain(expected);
-    const { device: other } = await openDevice('wasm');
     const results = await compiled(...inputs);
     const truths = await compile(compute, { device: other })(...inputs);
     for (const [i, result] of results.entries()) {
@@ -58,6 +71,5 @@ describeWebGPU('rows that share what they read', () => {
       });
     }
     compiled.dispose();
-    await other.close();
   });
 });

@@ -29,6 +29,28 @@ import { describeWebGPU, nullAdapter, testAdapter, weakestOf } from '../../suppo
 import { runPlan } from './agreement.ts';
 import { folded, noise, PlanBuilder } from './plans.ts';
 
+/** The kernels of a function of two tensors, of which no pipeline is made. */
+async function textsOf(
+  device: WebGPUDevice,
+  compute: (a: Tensor, b: Tensor) => Tensor,
+  a: Tensor,
+  b: Tensor,
+): Promise<string[]> {
+  const texts: string[] = [];
+  device.pipelines.get = async ({ wgsl }) => {
+    texts.push(wgsl);
+    return Promise.reject(new Error('only the text was wanted'));
+  };
+  await expect(compile(compute, { device }).explain(a, b)).rejects.toThrow('only the text');
+  return texts;
+}
+
+/** What the device has to say of a text. */
+async function messagesOn(device: WebGPUDevice, code: string): Promise<string[]> {
+  const { messages } = await device.gpu.createShaderModule({ code }).getCompilationInfo();
+  return messages.map(({ message }) => message);
+}
+
 /** What attention's two gradient kernels compute. */
 function sumGradient(q: Tensor, k: Tensor): Tensor {
   const { gradient } = valueAndGrad((x: Tensor[]) => sum(attention(x[0]!, x[1]!, x[1]!)))([q, k]);
@@ -93,17 +115,10 @@ describe('on a GPU whose subgroups multiply matrices', () => {
     });
     const [a, b] = [zeros([...left], 'f16'), zeros([...right], 'f16')];
     // The text alone: the null backend has no such subgroups, nor so much workgroup memory, for a pipeline.
-    const texts: string[] = [];
-    device.pipelines.get = async ({ wgsl }) => {
-      texts.push(wgsl);
-      return Promise.reject(new Error('only the text was wanted'));
-    };
-    await expect(compile(product, { device }).explain(a, b)).rejects.toThrow('only the text');
+    const texts = await textsOf(device, product, a, b);
     const multiplied = texts.filter((text) => text.includes('subgroupMatrixMultiplyAccumulate'));
     expect(multiplied).toHaveLength(1);
-    const module = device.gpu.createShaderModule({ code: multiplied[0]! });
-    const { messages } = await module.getCompilationInfo();
-    expect(messages.map(({ message }) => message)).toEqual([]);
+    expect(await messagesOn(device, multiplied[0]!)).toEqual([]);
     await device.close();
   });
 });
@@ -117,19 +132,10 @@ describe('on a large GPU', () => {
     const device = await openWebGPU(await nullAdapter({}), {
       capabilities: { software: false, unrolls: true, keptScores: 0, maxWorkgroupStorageBytes: 49152 },
     });
-    const texts: string[] = [];
-    device.pipelines.get = async ({ wgsl }) => {
-      texts.push(wgsl);
-      return Promise.reject(new Error('only the text was wanted'));
-    };
-    const [a, b] = [zeros([...shape]), zeros([...shape])];
-    await expect(compile(compute, { device }).explain(a, b)).rejects.toThrow('only the text');
+    const texts = await textsOf(device, compute, zeros([...shape]), zeros([...shape]));
     const large = texts.filter((text) => text.includes('@workgroup_size(256)'));
     expect(large.length).toBeGreaterThan(0);
-    for (const code of large) {
-      const { messages } = await device.gpu.createShaderModule({ code }).getCompilationInfo();
-      expect(messages.map(({ message }) => message)).toEqual([]);
-    }
+    for (const text of large) expect(await messagesOn(device, text)).toEqual([]);
     await device.close();
   });
 });

@@ -104,7 +104,11 @@ function emitQuads(parts: Parts & { readonly last: Coordinate }): Launch {
   const body = new Statements(module);
   body.line(`let run = ${GROUP} * ${size}u + ${LANE};`);
   body.line(`if (run >= ${runs}u) { return; }`);
-  const bands = tall === 1 ? coordinates : withExtent(coordinates, -2, (extent) => extent / tall);
+  const bands = [...coordinates];
+  if (tall > 1) {
+    const row = bands.at(-2)!;
+    bands[bands.length - 2] = { ...row, extent: row.extent / tall };
+  }
   const starts = decomposeRuns(body, 0, bands, 'run', 4 * length);
   const named = coordinates.map((coordinate, i) => ({ ...starts[i]!, extent: coordinate.extent }));
   const blocks = [body];
@@ -139,15 +143,6 @@ function emitQuads(parts: Parts & { readonly last: Coordinate }): Launch {
   if (tall > 1) blocks.at(-2)!.nest(`for (var r = ${from}; r < ${tall}u; r += 1u)`, inner);
   if (length > 1) body.nest(`for (var step = ${from}; step < ${length}u; step += 1u)`, blocks[1]!);
   return finish(parts, runs, body, size);
-}
-
-function withExtent(
-  coordinates: readonly Coordinate[],
-  at: number,
-  change: (extent: number) => number,
-): Coordinate[] {
-  const coordinate = coordinates.at(at)!;
-  return coordinates.with(at, { ...coordinate, extent: change(coordinate.extent) });
 }
 
 function storeFour(

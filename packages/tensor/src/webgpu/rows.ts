@@ -29,6 +29,9 @@ type Fold = RowsKernel['folds'][number];
 
 interface Parts {
   readonly kernel: RowsKernel;
+  /** Its outputs that have a number for each element, and for each row. */
+  readonly elements: readonly RowsOutput[];
+  readonly ofRows: readonly RowsOutput[];
   readonly module: Module;
   readonly bindings: KernelBindings;
   readonly along: readonly Coordinate[];
@@ -69,7 +72,19 @@ export function emitRows(kernel: RowsKernel, buffers: Buffers, capabilities: Cap
   );
   const suits = capabilities.software && lanes > 1 && rows % TALL === 0 && rows >= 64 * TALL;
   const tall = isShared && suits ? TALL : 1;
-  const parts = { kernel, module, bindings, along, wide, terms, lanes, workgroupSize, tall };
+  const parts = {
+    kernel,
+    elements,
+    ofRows,
+    module,
+    bindings,
+    along,
+    wide,
+    terms,
+    lanes,
+    workgroupSize,
+    tall,
+  };
   if (wide) {
     const single = readsOf(...ofRows.map(({ expr }) => expr)).map(
       (read) => bindings.at(read.binding).binding,
@@ -288,12 +303,10 @@ interface Row {
 
 /** Writes the elements of the rows, term by term, and what there is one of for a row. */
 function emitOutputs(parts: Parts, stores: Statements, rows: readonly Row[]): void {
-  const { kernel, module, bindings, terms, lanes } = parts;
-  const elements = kernel.outputs.filter(({ per }) => per === 'element');
-  const ofRows = kernel.outputs.filter(({ per }) => per === 'row');
+  const { elements, ofRows, module, bindings, terms, lanes } = parts;
   if (elements.length > 0) {
     const inner = new Statements(module, stores);
-    for (const row of rows) emitElements(parts, stores, inner, row, elements);
+    for (const row of rows) emitElements(parts, stores, inner, row);
     stores.nest(`for (var term = first; term < ${terms}u; term += ${lanes}u)`, inner);
   }
   if (ofRows.length === 0) return;
@@ -313,9 +326,8 @@ function emitElements(
   stores: Statements,
   inner: Statements,
   { row, named, folded }: Row,
-  elements: readonly RowsOutput[],
 ): void {
-  const { kernel, module, bindings, wide } = parts;
+  const { kernel, elements, module, bindings, wide } = parts;
   const emitter = new Emitter(module, bindings, pointOf(parts, stores, inner, named), folded);
   // Every value before any store: an output may overwrite what the same element reads.
   const values = elements.map(({ expr }) => {
