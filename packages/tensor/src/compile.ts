@@ -6,11 +6,10 @@
  * over) is captured: computed once, bound by identity, and read at every run. A replay calls no JavaScript of the
  * function and builds no graph. So whatever changes from call to call has to be a tensor among the arguments.
  */
-import { detachedGraph } from './compiler/ir.ts';
 import { type Device, getDevice, type KernelTime, type Program, type Storage } from './device.ts';
 import { DeviceError, DisposedError, formatShapes, ShapeError } from './errors.ts';
 import { evaluate, storageOn } from './evaluate.ts';
-import { Lru } from './lru.ts';
+import { Remembered } from './lru.ts';
 import { currentScope, disown, own } from './scope.ts';
 import { sameShape } from './shape.ts';
 import { placeholder, requireAlive, serialNow, Tensor } from './tensor.ts';
@@ -40,6 +39,8 @@ export interface CompiledFunction<A extends readonly Tree[], R extends Tree> {
   readonly options: Pick<CompileOptions, 'device'>;
   /** Programs held now, one for each signature. */
   readonly signatures: number;
+  /** Compiles the program for these arguments, so that their first call need not. Runs nothing. */
+  prepare(...args: A): Promise<void>;
   /** The kernels of the program for these arguments, as `Program.explain` prints them. Runs nothing. */
   explain(...args: A): Promise<string>;
   /**
@@ -80,19 +81,13 @@ export function compile<A extends readonly Tree[], R extends Tree>(
 ): CompiledFunction<A, R> {
   let device = options.device;
   let disposed = false;
-  const known = new Lru<Promise<Traced<R>>>(programCapacity, (evicted) => {
-    evicted.then(release, () => {});
-  });
+  const known = new Remembered<Traced<R>>(programCapacity, release);
 
   const prepare = async (args: A, key = signatureOf(args, [])): Promise<Traced<R>> => {
     if (disposed) throw new DisposedError('compile: the compiled function was disposed');
-    device ??= getDevice();
-    const ready = known.get(key);
-    if (ready) return ready;
-    const traced = trace(fn, args, device, options.donate ?? {});
-    known.set(key, traced);
-    traced.catch(() => known.delete(key));
-    return traced;
+    const computing = device ?? getDevice();
+    device = computing;
+    return known.of(key, () => trace(fn, args, computing, options.donate ?? {}));
   };
 
   const call = async (...args: A): Promise<R> => {
@@ -109,6 +104,9 @@ export function compile<A extends readonly Tree[], R extends Tree>(
     Object.assign(call, {
       fn,
       options: options.device ? { device: options.device } : {},
+      prepare: async (...args: A) => {
+        await prepare(args);
+      },
       explain: async (...args: A) => (await prepare(args)).program.explain(),
       profile: async (...args: A) => {
         const { program } = await prepare(args);
@@ -170,7 +168,7 @@ async function trace<A extends readonly Tree[], R extends Tree>(
   await evaluate(captured, device);
   const inputs = [...placeholders, ...captured];
   for (const leaf of captured) storageOn('compile', device, leaf);
-  const program = await device.prepare(detachedGraph({ inputs, outputs, donations }));
+  const program = await device.prepare({ inputs, outputs, donations });
   const stored = outputs.map(({ shape, dtype }) => ({ shape, dtype }));
   return { program, captured, result: treeBuilder(traced), outputs: stored, donations, staged: new Map() };
 }

@@ -77,7 +77,7 @@ export interface Device {
   write(storage: Storage, values: HostArray): void;
   /** A copy of the values, when all work queued before has ended. @throws DisposedError, DeviceError */
   read(storage: Storage): Promise<HostArray>;
-  /** Compiles. @throws DTypeError when the device cannot hold a type that the graph uses, DeviceError */
+  /** Compiles; keeps nothing of the graph. @throws DTypeError when the device cannot hold a type that the graph uses, DeviceError */
   prepare(graph: Graph): Promise<Program>;
   /** Resolves when all queued work has ended. */
   idle(): Promise<void>;

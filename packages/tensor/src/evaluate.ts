@@ -1,37 +1,24 @@
 /** Computing tensors: the graphs beneath them become programs, which are kept for graphs of the same structure. */
-import { detachedGraph, graphKey } from './compiler/ir.ts';
+import { graphKey } from './compiler/ir.ts';
 import { type Device, type Graph, getDevice, type Program, type Storage } from './device.ts';
 import { decode, type HostArray } from './dtype.ts';
 import { DeviceError, formatShape, ShapeError } from './errors.ts';
-import { Lru } from './lru.ts';
+import { Remembered } from './lru.ts';
 import { currentScope, own, tieUpload } from './scope.ts';
 import { requireAlive, type Tensor } from './tensor.ts';
 
 /** Programs kept for each device. */
 const programCapacity = 256;
 
-const programs = new WeakMap<Device, Lru<Promise<Program>>>();
+const programs = new WeakMap<Device, Remembered<Program>>();
 
 function programFor(device: Device, graph: Graph): Promise<Program> {
   let known = programs.get(device);
   if (!known) {
-    known = new Lru<Promise<Program>>(programCapacity, (evicted) => {
-      evicted.then(
-        (program) => program.dispose(),
-        () => {},
-      );
-    });
+    known = new Remembered<Program>(programCapacity, (program) => program.dispose());
     programs.set(device, known);
   }
-  const cache = known;
-  const key = graphKey(graph);
-  const ready = cache.get(key);
-  if (ready) return ready;
-  const program = device.prepare(detachedGraph(graph));
-  cache.set(key, program);
-  // What failed to compile is tried again next time.
-  program.catch(() => cache.delete(key));
-  return program;
+  return known.of(graphKey(graph), () => device.prepare(graph));
 }
 
 /** Elements that the host has computed before a device has been asked: a launch and the wait for it take 100 us. */

@@ -48,3 +48,22 @@ export class Lru<Value> {
     this.#entries.clear();
   }
 }
+
+/** The latest results of work that takes a while, by key: who asks while it is under way waits for the same. */
+export class Remembered<Value> extends Lru<Promise<Value>> {
+  constructor(capacity: number, evict: (value: Value) => void = () => {}) {
+    super(capacity, (evicted) => {
+      evicted.then(evict, () => {});
+    });
+  }
+
+  /** What is known by the key, or made now. What failed is made again next time. */
+  of(key: string, make: () => Promise<Value>): Promise<Value> {
+    const known = this.get(key);
+    if (known) return known;
+    const made = make();
+    this.set(key, made);
+    made.catch(() => this.delete(key));
+    return made;
+  }
+}

@@ -7,7 +7,7 @@
 import type { Device, Graph, Program, Storage } from './device.ts';
 import { type DType, decode, dtypes, encode, type HostArray } from './dtype.ts';
 import { DisposedError } from './errors.ts';
-import type { Values } from './op.ts';
+import type { Aval, Op, Values } from './op.ts';
 import type { Tensor } from './tensor.ts';
 
 class ReferenceStorage implements Storage {
@@ -43,6 +43,19 @@ class ReferenceStorage implements Storage {
   }
 }
 
+/** An op on values by their places: inputs first, then the results of the steps before. */
+interface Step extends Aval {
+  readonly op: Op;
+  readonly attrs: unknown;
+  readonly inputs: readonly number[];
+}
+
+interface Ends {
+  readonly inputs: readonly Aval[];
+  readonly outputs: readonly { readonly place: number; readonly dtype: DType }[];
+  readonly donations: Graph['donations'];
+}
+
 class ReferenceDevice implements Device {
   readonly kind = 'reference';
   readonly description = 'float64 interpreter';
@@ -62,35 +75,51 @@ class ReferenceDevice implements Device {
   }
 
   async prepare(graph: Graph): Promise<Program> {
-    const order = topologicalOrder(graph);
+    const places = new Map(graph.inputs.map((input, place) => [input, place]));
+    const steps = topologicalOrder(graph).map((node): Step => {
+      if (node.source.kind !== 'applied') throw new Error('internal: only applied nodes are in the order');
+      const { op, attrs, inputs } = node.source;
+      places.set(node, places.size);
+      const { shape, dtype } = node;
+      return { op, attrs, inputs: inputs.map((input) => places.get(input)!), shape, dtype };
+    });
+    const ends: Ends = {
+      inputs: graph.inputs.map(({ shape, dtype }) => ({ shape, dtype })),
+      outputs: graph.outputs.map((output) => ({ place: places.get(output)!, dtype: output.dtype })),
+      donations: graph.donations,
+    };
     return {
-      kernelCount: order.length,
+      kernelCount: steps.length,
       temporaryBytes: 0,
-      explain: () =>
-        order.map((node) => `${node.source.kind === 'applied' ? node.source.op.name : ''}`).join('\n'),
-      run: (inputs) => this.#run(graph, order, inputs),
+      explain: () => steps.map(({ op }) => op.name).join('\n'),
+      run: (inputs) => this.#run(steps, ends, inputs),
       dispose: () => {},
     };
   }
 
-  #run(graph: Graph, order: readonly Tensor[], inputs: readonly Storage[]): Storage[] {
-    const values = new Map<Tensor, Float64Array>();
-    graph.inputs.forEach((input, i) => {
-      values.set(input, (inputs[i] as ReferenceStorage).data);
-    });
-    const valuesOf = (x: Tensor): Values => ({ shape: x.shape, dtype: x.dtype, data: values.get(x)! });
-    for (const node of order) {
-      if (node.source.kind !== 'applied') throw new Error('internal: only applied nodes are in the order');
-      const { op, inputs: operands, attrs } = node.source;
-      const result = op.reference(operands.map(valuesOf), attrs, node);
-      values.set(node, result instanceof Float64Array ? result : Float64Array.from(result));
+  #run(steps: readonly Step[], { inputs, outputs, donations }: Ends, given: readonly Storage[]): Storage[] {
+    const values: Values[] = inputs.map((aval, i) => ({
+      ...aval,
+      data: (given[i] as ReferenceStorage).data,
+    }));
+    for (const { op, attrs, inputs: operands, shape, dtype } of steps) {
+      const result = op.reference(
+        operands.map((place) => values[place]!),
+        attrs,
+        { shape, dtype },
+      );
+      values.push({
+        shape,
+        dtype,
+        data: result instanceof Float64Array ? result : Float64Array.from(result),
+      });
     }
-    return graph.outputs.map((output, o) => {
-      const data = values.get(output)!.slice();
-      const donor = graph.donations.get(o);
-      if (donor === undefined) return new ReferenceStorage(this, output.dtype, data);
-      (inputs[donor] as ReferenceStorage).data = data;
-      return inputs[donor]!;
+    return outputs.map(({ place, dtype }, o) => {
+      const data = (values[place]!.data as Float64Array).slice();
+      const donor = donations.get(o);
+      if (donor === undefined) return new ReferenceStorage(this, dtype, data);
+      (given[donor] as ReferenceStorage).data = data;
+      return given[donor]!;
     });
   }
 

@@ -32,6 +32,19 @@ describe('compile', () => {
     expect([calls, double.signatures]).toEqual([2, 2]);
   });
 
+  it('compiles ahead of the first call, and runs nothing', async () => {
+    let calls = 0;
+    const half = compile((x: Tensor) => {
+      calls += 1;
+      return mul(x, 0.5);
+    });
+    const lazy = add(tensor([1, 3]), 1);
+    await half.prepare(lazy);
+    expect([calls, half.signatures, lazy.source.kind]).toEqual([1, 1, 'applied']);
+    expect(await read(await half(lazy))).toEqual(Float32Array.of(1, 2));
+    expect(calls).toBe(1);
+  });
+
   it('takes everything but tensors as part of the signature', async () => {
     const scaled = compile((options: { by: number; x: Tensor }) => mul(options.x, options.by));
     const x = tensor([1, 2]);

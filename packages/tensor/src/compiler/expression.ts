@@ -93,6 +93,30 @@ export function readsOf(...roots: readonly Expr[]): readonly (Load | Gather)[] {
   return roots.length === 1 ? readsUnder(roots[0]!) : [...new Set(roots.flatMap(readsUnder))];
 }
 
+/** Text that is equal for equal expressions, of operands that have numbers. */
+export function exprKey(expr: Expr, idOf: (operand: Expr) => number): string {
+  const head = `${expr.kind} ${expr.type} ${operandsOf(expr).map(idOf).join(',')}`;
+  switch (expr.kind) {
+    case 'load':
+      return `${head} ${expr.binding} ${viewKey(expr.view)}`;
+    case 'gather':
+      return `${head} ${expr.binding} ${viewKey(expr.view)} ${expr.stride} ${expr.extent}`;
+    case 'constant':
+      return `${head} ${Object.is(expr.value, -0) ? '-0' : expr.value}`;
+    case 'coordinate':
+      return `${head} ${affineKey(expr)}`;
+    case 'inside':
+      return `${head} ${expr.guards.map(guardKey).join(';')}`;
+    case 'unary':
+    case 'binary':
+      return `${head} ${expr.op}`;
+    case 'folded':
+      return `${head} ${expr.fold}`;
+    default:
+      return head;
+  }
+}
+
 /** Builds expressions, each distinct one once. */
 export class Expressions {
   readonly #known = new Map<string, Expr>();
@@ -114,36 +138,12 @@ export class Expressions {
   }
 
   #intern(expr: Expr): Expr {
-    const key = this.#key(expr);
+    const key = exprKey(expr, (operand) => this.#ids.get(operand)!);
     const known = this.#known.get(key);
     if (known) return known;
     this.#known.set(key, expr);
     this.#ids.set(expr, this.#ids.size);
     return expr;
-  }
-
-  #key(expr: Expr): string {
-    const operands = operandsOf(expr).map((operand) => this.#ids.get(operand));
-    const head = `${expr.kind} ${expr.type} ${operands.join(',')}`;
-    switch (expr.kind) {
-      case 'load':
-        return `${head} ${expr.binding} ${viewKey(expr.view)}`;
-      case 'gather':
-        return `${head} ${expr.binding} ${viewKey(expr.view)} ${expr.stride} ${expr.extent}`;
-      case 'constant':
-        return `${head} ${Object.is(expr.value, -0) ? '-0' : expr.value}`;
-      case 'coordinate':
-        return `${head} ${affineKey(expr)}`;
-      case 'inside':
-        return `${head} ${expr.guards.map(guardKey).join(';')}`;
-      case 'unary':
-      case 'binary':
-        return `${head} ${expr.op}`;
-      case 'folded':
-        return `${head} ${expr.fold}`;
-      default:
-        return head;
-    }
   }
 
   /** The whole of a value, row-major. */

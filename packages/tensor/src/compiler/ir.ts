@@ -9,7 +9,7 @@ import type { DType } from '../dtype.ts';
 import { formatShape, formatShapes } from '../errors.ts';
 import type { Op } from '../op.ts';
 import { numel, type Shape, sameShape } from '../shape.ts';
-import { placeholder, Tensor } from '../tensor.ts';
+import type { Tensor } from '../tensor.ts';
 
 /** A value of the graph. Leaves (input i) have no op. */
 export interface Node {
@@ -60,6 +60,12 @@ export function attrsKey(attrs: unknown): string {
   return `{${text}}`;
 }
 
+type Applied = Tensor & { readonly source: Extract<Tensor['source'], { kind: 'applied' }> };
+
+function isApplied(tensor: Tensor): tensor is Applied {
+  return tensor.source.kind === 'applied';
+}
+
 /** The tensor itself, or what it is another name for. */
 function unnamed(tensor: Tensor): Tensor {
   let named = tensor;
@@ -69,37 +75,35 @@ function unnamed(tensor: Tensor): Tensor {
   return named;
 }
 
-/** An op applied to tensors, none of which is another name for one. */
-interface Application {
-  readonly tensor: Tensor;
-  readonly op: Op;
-  readonly attrs: unknown;
-  readonly inputs: readonly Tensor[];
-}
-
-/** What the graph's outputs are computed by, inputs before consumers, cut at the graph's inputs. */
-function applicationsOf(graph: Graph): Application[] {
+/** The applied tensors that the graph's outputs are computed by, inputs before consumers, cut at the graph's inputs. */
+function applicationsOf(graph: Graph): Applied[] {
   const seen = new Set<Tensor>(graph.inputs);
-  const order: Application[] = [];
-  const stack: { readonly application: Application; next: number }[] = [];
+  const order: Applied[] = [];
+  // Two stacks in step: tensors on the way to the one that is visited, and which of its inputs comes next.
+  const path: Applied[] = [];
+  const next: number[] = [];
   const visit = (tensor: Tensor): void => {
     if (seen.has(tensor)) return;
     seen.add(tensor);
-    const { source } = tensor;
-    if (source.kind !== 'applied') {
-      const what = `a leaf of shape ${formatShape(tensor.shape)} (${source.kind})`;
+    if (!isApplied(tensor)) {
+      const what = `a leaf of shape ${formatShape(tensor.shape)} (${tensor.source.kind})`;
       throw new Error(`internal: lower: ${what} is not among the graph's inputs`);
     }
-    const { op, attrs } = source;
-    stack.push({ application: { tensor, op, attrs, inputs: source.inputs.map(unnamed) }, next: 0 });
+    path.push(tensor);
+    next.push(0);
   };
   for (const output of graph.outputs) {
     visit(unnamed(output));
-    while (stack.length > 0) {
-      const top = stack.at(-1)!;
-      const input = top.application.inputs[top.next++];
-      if (input !== undefined) visit(input);
-      else order.push(stack.pop()!.application);
+    while (path.length > 0) {
+      const top = path.length - 1;
+      const input = path[top]!.source.inputs[next[top]!];
+      if (input === undefined) {
+        order.push(path.pop()!);
+        next.pop();
+      } else {
+        next[top]! += 1;
+        visit(unnamed(input));
+      }
     }
   }
   return order;
@@ -124,8 +128,9 @@ export function readGraph(graph: Graph): Ir {
     });
   }
   const known = new Map<string, number>();
-  for (const { tensor, op, attrs, inputs: operands } of applicationsOf(graph)) {
-    const inputs: readonly number[] = operands.map((input) => ids.get(input)!);
+  for (const tensor of applicationsOf(graph)) {
+    const { op, attrs, inputs: operands } = tensor.source;
+    const inputs: readonly number[] = operands.map((input) => ids.get(unnamed(input))!);
     const key = `${opId(op)} ${inputs.join(',')} ${attrsKey(attrs)}`;
     let id = known.get(key);
     if (id === undefined) {
@@ -235,31 +240,14 @@ export function graphKey(graph: Graph): string {
     text += `${ids.size}:${input.dtype}${formatShape(input.shape)};`;
     ids.set(input, ids.size);
   }
-  for (const { tensor, op, attrs, inputs } of applicationsOf(graph)) {
+  for (const tensor of applicationsOf(graph)) {
+    const { op, attrs, inputs } = tensor.source;
     text += `${opId(op)} `;
-    for (const input of inputs) text += `${ids.get(input)!},`;
+    for (const input of inputs) text += `${ids.get(unnamed(input))!},`;
     text += `${attrsKey(attrs)};`;
     ids.set(tensor, ids.size);
   }
   for (const output of graph.outputs) text += `${ids.get(unnamed(output))!},`;
   for (const [output, input] of graph.donations) text += `;${output}=${input}`;
   return text;
-}
-
-/**
- * The same graph of tensors of its own, for a program that outlives the graph: it holds no values alive, and nobody
- * computes or disposes its nodes.
- */
-export function detachedGraph(graph: Graph): Graph {
-  const copies = new Map<Tensor, Tensor>();
-  for (const input of graph.inputs) copies.set(input, placeholder(input.shape, input.dtype));
-  for (const { tensor, op, attrs, inputs: operands } of applicationsOf(graph)) {
-    const inputs = operands.map((input) => copies.get(input)!);
-    copies.set(tensor, new Tensor(tensor.shape, tensor.dtype, { kind: 'applied', op, inputs, attrs }));
-  }
-  return {
-    inputs: graph.inputs.map((input) => copies.get(input)!),
-    outputs: graph.outputs.map((output) => copies.get(unnamed(output))!),
-    donations: graph.donations,
-  };
 }

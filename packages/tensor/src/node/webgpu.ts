@@ -7,6 +7,9 @@ import { cachedTunings, tuneFromEnvironment } from './tunings.ts';
 /** How long a wait sleeps between looks at the device, at most. */
 const LONGEST_SLEEP_MS = 2;
 
+/** Instances of Dawn whose adapters have become devices: a device that outlives its instance crashes the process. */
+const outliving = new Set<GPU>();
+
 /**
  * A WebGPU device on an adapter that was found, or on the best one for the request. Contractions are tiled as
  * `$DEFT_TUNE` says (`off`, `cached`, `measure`; see `Tune`), with measured tilings in the cache folder.
@@ -16,7 +19,8 @@ export async function openWebGPUNode(
   from: ResolvedAdapter | AdapterRequest = {},
   options: Omit<WebGPUOptions, 'wait'> = {},
 ): Promise<WebGPUDevice> {
-  const { adapter } = 'adapter' in from ? from : await find(from);
+  const { gpu, adapter } = 'adapter' in from ? from : await find(from);
+  outliving.add(gpu);
   const tuning = { tune: tuneFromEnvironment(), tunings: cachedTunings };
   return openWebGPU(adapter, { ...tuning, ...options, wait: sleepingWait });
 }

@@ -1,4 +1,5 @@
 /** A WebAssembly assembler: functions are written instruction by instruction, modules are encoded to bytes. */
+import { hashWords } from './hash.ts';
 import { type OpName, opcodes } from './opcodes.ts';
 
 export type ValueType = 'i32' | 'i64' | 'f32' | 'f64' | 'v128';
@@ -13,6 +14,7 @@ const typeBytes: Readonly<Record<ValueType, number>> = {
 
 /** An unsigned LEB128 number. */
 function unsigned(value: number): number[] {
+  if (value >>> 0 < 0x80) return [value];
   const bytes: number[] = [];
   let rest = value >>> 0;
   do {
@@ -195,7 +197,10 @@ export class FunctionBuilder {
   }
 }
 
-/** A module being written. It imports its memory as "env" "memory" and has one table of all its functions. */
+/**
+ * A module being written. It imports its memory as "env" "memory" and the address of its constants as "env" "tables"
+ * (an i32), and has one table of all its functions.
+ */
 export class ModuleBuilder {
   private readonly types = new Map<string, number>();
   private readonly functions: { type: number; code: number[] }[] = [];
@@ -220,7 +225,7 @@ export class ModuleBuilder {
   add(fn: FunctionBuilder): number {
     const type = this.type(fn.params, fn.results);
     const code = fn.encode();
-    const key = `${type}:${String.fromCharCode(...code.slice(0, 64))}:${hashBytes(code)}:${code.length}`;
+    const key = `${type}:${String.fromCharCode(...code.slice(0, 64))}:${hashWords(code)}:${code.length}`;
     const known = this.known.get(key);
     if (known !== undefined) return known;
     this.functions.push({ type, code });
@@ -263,7 +268,14 @@ export class ModuleBuilder {
     return concatBytes([
       [0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
       section(1, [types.length], types),
-      section(2, [1], [[...utf8('env'), ...utf8('memory'), 0x02, ...limits]]),
+      section(
+        2,
+        [2],
+        [
+          [...utf8('env'), ...utf8('memory'), 0x02, ...limits],
+          [...utf8('env'), ...utf8('tables'), 0x03, typeBytes.i32, 0],
+        ],
+      ),
       section(3, unsigned(functionCount), [this.functions.flatMap(({ type }) => unsigned(type))]),
       section(4, [1], [[0x70, 0x00, ...unsigned(functionCount)]]),
       section(
@@ -299,15 +311,4 @@ function concatBytes(parts: readonly (readonly number[])[]): Uint8Array<ArrayBuf
     at += part.length;
   }
   return bytes;
-}
-
-/** Two FNV-1a hashes with different seeds: 64 bits, enough to take equal keys for equal code. */
-function hashBytes(bytes: readonly number[]): string {
-  let first = 0x811c9dc5;
-  let second = 0x01234567;
-  for (const byte of bytes) {
-    first = Math.imul(first ^ byte, 0x01000193);
-    second = Math.imul(second ^ byte, 0x01000197) ^ (second >>> 15);
-  }
-  return `${first >>> 0}.${second >>> 0}`;
 }

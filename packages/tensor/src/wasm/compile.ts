@@ -1,6 +1,7 @@
 /** From plans to modules. */
 import { shapeOf } from '../compiler/drafts.ts';
 import { foldsApart } from '../compiler/folds.ts';
+import { kernelKey } from '../compiler/kernelKey.ts';
 import { DTypeError } from '../errors.ts';
 import type { Kernel, Plan } from '../kernel.ts';
 import { numel } from '../shape.ts';
@@ -12,6 +13,7 @@ import { writeMap } from './map.ts';
 import { isManyColumns, writeReduce } from './reduce.ts';
 import { writeRows } from './rows.ts';
 import { writeScatter } from './scatter.ts';
+import { Tables } from './tables.ts';
 import { writeMain } from './tape.ts';
 import type { Target, WrittenKernel } from './target.ts';
 
@@ -19,28 +21,37 @@ import type { Target, WrittenKernel } from './target.ts';
 export interface CompiledPlan {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly kernels: readonly { readonly kernel: Kernel; readonly written: WrittenKernel }[];
+  /** What belongs at the address that the module is told. */
+  readonly tables: Int32Array;
 }
 
 export interface CompileSettings {
   readonly relaxed: boolean;
   readonly threads: number;
-  /** Puts a constant table into the memory that the module will have: its address. */
-  table(values: Int32Array): number;
 }
 
 /** @throws DTypeError when the plan has f64 */
-export function compilePlan(plan: Plan, { relaxed, threads, table }: CompileSettings): CompiledPlan {
+export function compilePlan(plan: Plan, { relaxed, threads }: CompileSettings): CompiledPlan {
   if (plan.buffers.some(({ dtype }) => dtype === 'f64')) {
     throw new DTypeError('wasm: kernels compute in f32; expected f32, f16, i32, u32 or bool; got f64');
   }
   const module = new ModuleBuilder(threads > 1);
-  const target: Target = { module, relaxed, table, lengths: plan.buffers.map(({ length }) => length) };
+  const lengths = plan.buffers.map(({ length }) => length);
+  const target: Target = { module, relaxed, lengths, tables: new Tables() };
+  /** Kernels that differ in nothing but their buffers are one function: layers of one shape. */
+  const known = new Map<string, WrittenKernel>();
+  const written = (kernel: Kernel): WrittenKernel => {
+    const key = kernelKey(kernel, lengths);
+    const own = known.get(key) ?? writeKernel(target, kernel);
+    known.set(key, own);
+    return own;
+  };
   const kernels = plan.kernels
     .flatMap((kernel) => (isManyColumns(kernel) ? foldsApart(kernel) : [kernel]))
     .filter((kernel) => numel(shapeOf(kernel)) > 0)
-    .map((kernel) => ({ kernel, written: writeKernel(target, kernel) }));
+    .map((kernel) => ({ kernel, written: written(kernel) }));
   writeMain(module, threads > 1);
-  return { bytes: module.encode(), kernels };
+  return { bytes: module.encode(), kernels, tables: target.tables.words() };
 }
 
 function writeKernel(target: Target, kernel: Kernel): WrittenKernel {

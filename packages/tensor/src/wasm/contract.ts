@@ -269,7 +269,7 @@ export function writeBatch(
   guards: readonly Local[],
 ): BatchStart & { write(body: Code, index: Local): void } {
   const read = (body: Code, table: Int32Array, index: Local) =>
-    body.get(index).i32(2).op('i32.shl').op('i32.load', target.table(table));
+    target.tables.read(body.get(index).i32(2).op('i32.shl'), table);
   return {
     address,
     guards,

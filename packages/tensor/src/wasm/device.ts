@@ -1,11 +1,13 @@
 /** The WebAssembly device: storages in one memory, plans compiled to one module each, threads that run a tape. */
+import { graphKey } from '../compiler/ir.ts';
 import { lower } from '../compiler/lower.ts';
 import type { Device, Graph, Program, Storage } from '../device.ts';
 import { bytesPerElement, type DType, type HostArray, hostArray } from '../dtype.ts';
 import { DeviceError, DisposedError, DTypeError } from '../errors.ts';
 import type { Plan } from '../kernel.ts';
-import { compilePlan } from './compile.ts';
-import { engine } from './engine.ts';
+import { Remembered } from '../lru.ts';
+import { type CompiledPlan, compilePlan } from './compile.ts';
+import { engine, type WasmModule } from './engine.ts';
 import { BlockSet, DeviceMemory } from './memory.ts';
 import { type Range, WasmProgram } from './program.ts';
 import { control } from './tape.ts';
@@ -51,6 +53,16 @@ const relaxedProbe = Uint8Array.of(
   10, 19, 1, 17, 0, 0x41, 0, 0xfd, 0x11, 0x41, 0, 0xfd, 0x11, 0x41, 0, 0xfd, 0x11, 0xfd, 0x85, 2, 0x0b,
 );
 
+/** Graphs whose code is kept, whether or not a program of it is. */
+const compiledCapacity = 64;
+
+/** A graph's code, which any number of programs run. */
+interface Compiled {
+  readonly plan: Plan;
+  readonly code: CompiledPlan;
+  readonly module: WasmModule;
+}
+
 export class WasmDevice implements Device {
   readonly kind = 'wasm';
   readonly description: string;
@@ -62,6 +74,8 @@ export class WasmDevice implements Device {
   private readonly canSleep: boolean;
   private readonly relaxed: boolean;
   private readonly controlAddress: number;
+  /** By the structure of the graph. */
+  private readonly compiled = new Remembered<Compiled>(compiledCapacity);
   private readonly mains = new Map<number, (...args: number[]) => void>();
   private nextId = 0;
   private lost: string | null = null;
@@ -125,8 +139,8 @@ export class WasmDevice implements Device {
     return values;
   }
 
-  prepare(graph: Graph): Promise<Program> {
-    return this.preparePlan(lower(graph));
+  async prepare(graph: Graph): Promise<Program> {
+    return this.load(await this.compiled.of(graphKey(graph), () => this.compile(lower(graph))));
   }
 
   /**
@@ -134,39 +148,33 @@ export class WasmDevice implements Device {
    * @throws DTypeError when the plan has f64, DeviceError when memory runs out
    */
   async preparePlan(plan: Plan): Promise<WasmProgram> {
+    return this.load(await this.compile(plan));
+  }
+
+  private async compile(plan: Plan): Promise<Compiled> {
     this.requireOpen('prepare');
+    const code = compilePlan(plan, { relaxed: this.relaxed, threads: this.threads });
+    return { plan, code, module: await engine.compile(code.bytes) };
+  }
+
+  /** A program with memory of its own. */
+  private async load({ plan, code, module }: Compiled): Promise<WasmProgram> {
     const blocks = new BlockSet(this.memory);
     try {
-      const table = this.tableMaker(blocks);
-      const compiled = compilePlan(plan, { relaxed: this.relaxed, threads: this.threads, table });
-      const module = await engine.compile(compiled.bytes);
-      const instance = await engine.instantiate(module, { env: { memory: this.memory.memory } });
+      const tables = blocks.allocate(code.tables.byteLength);
+      this.words().set(code.tables, tables >>> 2);
+      const { memory } = this.memory;
+      const instance = await engine.instantiate(module, { env: { memory, tables } });
       this.requireOpen('prepare');
       const id = this.nextId++;
-      const program = new WasmProgram(this, plan, compiled, id, blocks);
+      const program = new WasmProgram(this, plan, code, id, blocks);
       this.mains.set(id, instance.exports.main as (...args: number[]) => void);
-      for (const worker of this.workers) worker.post({ kind: 'program', id, module });
+      for (const worker of this.workers) worker.post({ kind: 'program', id, module, tables });
       return program;
     } catch (error) {
       blocks.release();
       throw error;
     }
-  }
-
-  /** A function that puts tables into the memory, equal ones once. */
-  private tableMaker(blocks: BlockSet): (values: Int32Array) => number {
-    const byArray = new Map<Int32Array, number>();
-    const byContent = new Map<string, number>();
-    return (values) => {
-      const known = byArray.get(values);
-      if (known !== undefined) return known;
-      const content = values.join();
-      const address = byContent.get(content) ?? blocks.allocate(values.byteLength);
-      this.words().set(values, address >>> 2);
-      byArray.set(values, address);
-      byContent.set(content, address);
-      return address;
-    };
   }
 
   /** The inputs of a run, checked against the plan. @throws DisposedError, DTypeError, DeviceError */

@@ -15,7 +15,7 @@ interface Engine {
   compile(bytes: Uint8Array): Promise<WasmModule>;
   instantiate(
     module: WasmModule,
-    imports: { readonly env: { readonly memory: WasmMemory } },
+    imports: { readonly env: { readonly memory: WasmMemory; readonly tables: number } },
   ): Promise<{ readonly exports: Readonly<Record<string, unknown>> }>;
 }
 

@@ -50,6 +50,7 @@ export const opcodes = {
   'local.get': index(0x20),
   'local.set': index(0x21),
   'local.tee': index(0x22),
+  'global.get': index(0x23),
 
   'i32.load': memory(0x28),
   'i32.load16_u': memory(0x2f),

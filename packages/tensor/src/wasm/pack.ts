@@ -149,6 +149,7 @@ class PackWriter {
   /** One vector for each group and each k. */
   private writePanelPath(steps: Steps, flags: Int32Array, masks: Masks | null): void {
     const { body, groups } = this;
+    const { tables } = this.target;
     const allRegular = flags.every((flag) => flag === 1);
     this.readColumns(!allRegular);
     const panelIndex = this.fn.local('i32');
@@ -157,24 +158,20 @@ class PackWriter {
       .i32(4 * groups.length)
       .op('i32.mul')
       .set(panelIndex);
-    const perGroup = (table: Int32Array, add: number): Local[] =>
+    const perGroup = (table: Int32Array): Local[] =>
       groups.map((_, q) => {
         const local = this.fn.local('i32');
-        body
-          .get(panelIndex)
-          .op('i32.load', this.target.table(table) + 4 * q)
-          .i32(add)
-          .op('i32.add')
-          .set(local);
+        tables.read(body.get(panelIndex), table, 4 * q).set(local);
         return local;
       });
-    const regular = allRegular ? null : perGroup(flags, 0);
-    const rows = masks && perGroup(masks.group, this.target.table(masks.table));
+    const regular = allRegular ? null : perGroup(flags);
+    const rows = masks && perGroup(masks.group);
+    for (const row of rows ?? []) this.toRowOfMasks(masks!, row);
     const maskOfK = this.fn.local('i32');
     body.get(2).set(this.k);
     forRange(body, this.k, 3, 0, () => {
       this.readK();
-      if (masks) body.get(this.index).op('i32.load', this.target.table(masks.other)).set(maskOfK);
+      if (masks) tables.read(body.get(this.index), masks.other).set(maskOfK);
       groups.forEach((group, q) => {
         const vector = () => {
           const mask = rows && this.sum(rows[q]!, maskOfK);
@@ -194,6 +191,7 @@ class PackWriter {
   /** Vectors along k, transposed four by four; the rest of k one by one. */
   private writeKPath(steps: Steps, flags: Int32Array, masks: Masks | null): void {
     const { body, fn } = this;
+    const { tables } = this.target;
     const allRegular = flags.every((flag) => flag === 1);
     this.readColumns(!allRegular || this.operand.k.address.length % 4 > 0);
     const columnMasks = masks && this.columns.map(() => fn.local('i32'));
@@ -209,23 +207,26 @@ class PackWriter {
         this.readK();
         // Entry k / 4 of a table of words is at byte k.
         if (masks) {
-          body.get(this.k).op('i32.load', this.target.table(masks.group));
-          body.i32(this.target.table(masks.table)).op('i32.add').set(row);
+          tables.read(body.get(this.k), masks.group).set(row);
+          this.toRowOfMasks(masks, row);
         }
         this.packTransposed(steps, columnMasks && ((j) => this.sum(row, columnMasks[j]!)));
         this.next(4);
       };
       if (allRegular) vectors();
       else {
-        body
-          .get(this.k)
-          .op('i32.load', this.target.table(flags))
-          .if(vectors, () => {
-            for (let u = 0; u < 4; u += 1) this.packOne();
-          });
+        tables.read(body.get(this.k), flags).if(vectors, () => {
+          for (let u = 0; u < 4; u += 1) this.packOne();
+        });
       }
     });
     forRange(body, this.k, 3, 0, () => this.packOne());
+  }
+
+  /** The place of a row in the table of masks, as an address. */
+  private toRowOfMasks({ table }: Masks, row: Local): void {
+    this.target.tables.address(this.body, table);
+    this.body.get(row).op('i32.add').set(row);
   }
 
   /** All columns at the current k one by one, and on to the next k. */
@@ -284,7 +285,7 @@ class PackWriter {
 
   /** into = table[index] plus a parameter; `index` counts bytes. */
   private readTable(table: Int32Array, index: Local, parameter: Local | null, into: Local): void {
-    this.body.get(index).op('i32.load', this.target.table(table));
+    this.target.tables.read(this.body.get(index), table);
     if (parameter !== null) this.body.get(parameter).op('i32.add');
     this.body.set(into);
   }

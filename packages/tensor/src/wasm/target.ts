@@ -1,17 +1,17 @@
-/** What kernels are generated into: a module of functions, and constant tables in the memory that they read. */
+/** What kernels are generated into: a module of functions, and constant tables that they read. */
 import type { DType } from '../dtype.ts';
 import type { Kernel, Output } from '../kernel.ts';
 import { type Code, FunctionBuilder, type Local, type ModuleBuilder } from './assembler.ts';
 import type { Pointer } from './expressions.ts';
 import { type Context, openContext } from './lanes.ts';
+import type { Tables } from './tables.ts';
 
 export interface Target {
   readonly module: ModuleBuilder;
   readonly relaxed: boolean;
   /** Elements of each plan buffer. */
   readonly lengths: readonly number[];
-  /** Address of a constant table; equal tables are kept once. */
-  table(values: Int32Array): number;
+  readonly tables: Tables;
 }
 
 /** A function to be called for chunks 0 ... chunks - 1, in any order and by any thread. */

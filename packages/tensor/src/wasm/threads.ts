@@ -12,7 +12,8 @@ export interface Thread {
 export type StartThread = (memory: WasmMemory) => Promise<Thread>;
 
 export type ThreadMessage =
-  | { readonly kind: 'program'; readonly id: number; readonly module: WasmModule }
+  /** A module, and the address of its tables. */
+  | { readonly kind: 'program'; readonly id: number; readonly module: WasmModule; readonly tables: number }
   /** Arguments of "main"; failedWord is the index of the word that says so when a thread fails. */
   | {
       readonly kind: 'run';
@@ -30,7 +31,8 @@ export const threadSource = `
 const programs = new Map();
 listen((message) => {
   if (message.kind === 'program') {
-    programs.set(message.id, new WebAssembly.Instance(message.module, { env: { memory } }).exports.main);
+    const env = { memory, tables: message.tables };
+    programs.set(message.id, new WebAssembly.Instance(message.module, { env }).exports.main);
   } else if (message.kind === 'forget') {
     programs.delete(message.id);
   } else {

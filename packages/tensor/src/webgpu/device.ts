@@ -1,15 +1,17 @@
 /** The WebGPU device: storages in pooled buffers, programs of generated WGSL, errors that reach their reader. */
+import { graphKey } from '../compiler/ir.ts';
 import { lower } from '../compiler/lower.ts';
 import type { Device, Graph, Program, Storage } from '../device.ts';
 import { type DType, type HostArray, hostArray } from '../dtype.ts';
 import { DeviceError, DisposedError, DTypeError } from '../errors.ts';
 import type { Plan } from '../kernel.ts';
+import { Remembered } from '../lru.ts';
 import { type Capabilities, capabilitiesOf, MATRIX_FEATURE, pageBytes } from './capabilities.ts';
 import { MOST_ELEMENTS } from './check.ts';
 import { paddedBytes } from './module.ts';
 import { PipelineCache } from './pipelines.ts';
 import { BufferPool, mapReadMode, type PooledBuffer, usage } from './pool.ts';
-import { WebGPUProgram } from './program.ts';
+import { type CompiledPlan, compilePlan, WebGPUProgram } from './program.ts';
 import { hasLinearSubgroups } from './subgroups.ts';
 import { type Tune, Tuner, type TuningStore } from './tune.ts';
 
@@ -78,6 +80,9 @@ export async function openWebGPU(adapter: GPUAdapter, options: WebGPUOptions = {
 /** Bytes of one upload, and of all uploads after which an empty submit lets WebGPU free its staging memory. */
 const UPLOAD_BYTES = 32 * 2 ** 20;
 
+/** Graphs whose launches are kept, whether or not a program of them is. */
+const COMPILED_PLANS = 64;
+
 export class WebGPUDevice implements Device {
   readonly kind = 'webgpu';
   readonly description: string;
@@ -92,6 +97,8 @@ export class WebGPUDevice implements Device {
   readonly pipelines: PipelineCache;
   /** @internal */
   readonly tuner: Tuner;
+  /** By the structure of the graph. */
+  readonly #compiled = new Remembered<CompiledPlan>(COMPILED_PLANS);
   readonly #staging: BufferPool;
   readonly #wait: Wait;
   readonly #errors: string[] = [];
@@ -221,14 +228,16 @@ export class WebGPUDevice implements Device {
     return values;
   }
 
-  prepare(graph: Graph): Promise<Program> {
-    return this.preparePlan(lower(graph));
+  async prepare(graph: Graph): Promise<Program> {
+    this.#requireOpen();
+    const compiled = await this.#compiled.of(graphKey(graph), () => compilePlan(lower(graph), this));
+    return new WebGPUProgram(this, compiled);
   }
 
   /** The program of a plan. @throws DTypeError when the plan uses f64, DeviceError */
   async preparePlan(plan: Plan): Promise<WebGPUProgram> {
     this.#requireOpen();
-    return await WebGPUProgram.prepare(this, plan);
+    return new WebGPUProgram(this, await compilePlan(plan, this));
   }
 
   async idle(): Promise<void> {

@@ -93,12 +93,19 @@ interface BoundSet {
   readonly groups: readonly GPUBindGroup[];
 }
 
-/** The plan's launches in order, and the bytes of the scratch slots that they use. */
-async function launchesOf(
-  plan: Plan,
-  device: WebGPUDevice,
-): Promise<{ launches: (Launch & Cost)[]; scratchBytes: number[] }> {
+/** A plan in launches, which any number of programs run. */
+export interface CompiledPlan {
+  readonly plan: Plan;
+  /** In order. */
+  readonly launches: readonly { readonly launch: Launch & Cost; readonly compiled: CompiledPipeline }[];
+  /** Bytes of the scratch slots that they use. */
+  readonly scratchBytes: readonly number[];
+}
+
+/** Compiles a plan. @throws DTypeError, DeviceError */
+export async function compilePlan(plan: Plan, device: WebGPUDevice): Promise<CompiledPlan> {
   const { capabilities, tuner } = device;
+  checkPlan(plan, device.dtypes);
   const places = new Places(plan);
   const parts = plan.kernels.flatMap((kernel) => {
     const own = rewrite(kernel, places, capabilities);
@@ -112,7 +119,12 @@ async function launchesOf(
   );
   const launches = parts.flatMap((part) => emitKernel(part, places, capabilities, tuner.choose));
   checkBindings(launches, device.capabilities);
-  return { launches, scratchBytes: places.scratchBytes };
+  const compiled = await Promise.all(launches.map((launch) => device.pipelines.get(launch)));
+  return {
+    plan,
+    launches: launches.map((launch, i) => ({ launch, compiled: compiled[i]! })),
+    scratchBytes: places.scratchBytes,
+  };
 }
 
 export class WebGPUProgram implements Program {
@@ -129,30 +141,16 @@ export class WebGPUProgram implements Program {
   readonly #bound: BoundSet[] = [];
   #disposed = false;
 
-  private constructor(
-    device: WebGPUDevice,
-    plan: Plan,
-    steps: readonly Step[],
-    own: readonly (readonly PooledBuffer[])[],
-  ) {
+  /** @throws DeviceError when there is no memory for its temporaries */
+  constructor(device: WebGPUDevice, { plan, launches, scratchBytes }: CompiledPlan) {
     this.#device = device;
     this.#plan = plan;
-    this.#steps = steps;
-    this.#label = steps.map(({ launch }) => launch.label).join(', ');
-    this.#own = own;
+    this.#steps = launches.map(({ launch, compiled }) => ({ launch, compiled, groups: [] }));
+    this.#label = launches.map(({ launch }) => launch.label).join(', ');
+    this.#own = [...plan.slots, ...scratchBytes].map((bytes) => device.lease(bytes));
     this.#donated = plan.buffers.flatMap((buffer) =>
       buffer.role === 'output' && buffer.donated !== undefined ? [buffer.donated] : [],
     );
-  }
-
-  /** The program of a plan. @throws DTypeError, DeviceError */
-  static async prepare(device: WebGPUDevice, plan: Plan): Promise<WebGPUProgram> {
-    checkPlan(plan, device.dtypes);
-    const { launches, scratchBytes } = await launchesOf(plan, device);
-    const compiled = await Promise.all(launches.map((launch) => device.pipelines.get(launch)));
-    const steps = launches.map((launch, i) => ({ launch, compiled: compiled[i]!, groups: [] }));
-    const own = [...plan.slots, ...scratchBytes].map((bytes) => device.lease(bytes));
-    return new WebGPUProgram(device, plan, steps, own);
   }
 
   get kernelCount(): number {

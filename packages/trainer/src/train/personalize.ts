@@ -173,10 +173,10 @@ export function trainStep(model: TextToImage, config: TrainConfig, data: StepDat
   const prepare = async (state: TrainState): Promise<void> => {
     for (const k of firstSteps(bucketsOf(data.pictures), config.batch_size, config.seed)) {
       const [batches, dropped] = [batchesOf(model, config, data, k), dropoutKey(config.seed, k)];
-      if (parts === 1) await whole.explain(state, batches, dropped, ratesOf(0));
-      else await part.explain(nothing(state), state.weights, batches, dropped);
+      if (parts === 1) await whole.prepare(state, batches, dropped, ratesOf(0));
+      else await part.prepare(nothing(state), state.weights, batches, dropped);
     }
-    if (parts > 1) await last.explain(state, nothing(state), ratesOf(0));
+    if (parts > 1) await last.prepare(state, nothing(state), ratesOf(0));
   };
 
   const take = async (state: TrainState, step: number): Promise<Taken<TrainState>> => {

@@ -1,0 +1,137 @@
+/**
+ * How long a training step takes to compile before its first run: the shipped UNet (models/world-base/unet) with all of its
+ * weights trained by AdamW under a global norm, from the call of `compile` to a program that is ready.
+ *
+ *     node --import tsx --conditions=@deftjs/source benchmarks/compile-time.ts [--device null|wasm|lavapipe] [--json]
+ *
+ * Each run is a process of its own. `cold` is its first compilation; `cached` another one of the same step, which finds
+ * the kernels of the first. The null backend of Dawn validates every kernel and computes nothing: what is left is ours and
+ * Dawn's; on lavapipe the driver compiles every kernel, too (its cache on disk is off).
+ */
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { valueAndGrad } from '@deftjs/autograd';
+import { initialize, trainableState, withState } from '@deftjs/autograd/nn';
+import { adamW, clipByGlobalNorm } from '@deftjs/autograd/optim';
+import { UNet2DConditionModel } from '@deftjs/models';
+import {
+  compile,
+  type Device,
+  keyOf,
+  meanSquaredError,
+  type Program,
+  randomNormal,
+  type Tensor,
+} from '@deftjs/tensor';
+import { openDevice } from '@deftjs/tensor/node';
+import { create } from 'webgpu';
+import { openWebGPUNode } from '../packages/tensor/src/node/webgpu.ts';
+
+const { values: options } = parseArgs({
+  options: {
+    device: { type: 'string' },
+    json: { type: 'boolean', default: false },
+    child: { type: 'boolean', default: false },
+  },
+});
+
+const RUNS = 5;
+const CACHED = 5;
+
+interface Timing {
+  readonly device: string;
+  readonly cold: number;
+  readonly cached: number;
+  readonly kernels: number;
+}
+
+if (options.child) console.log(JSON.stringify(await measure(options.device!)));
+else {
+  const devices = options.device === undefined ? ['null', 'wasm', 'lavapipe'] : [options.device];
+  const timings = devices.map((device) => medians(Array.from({ length: RUNS }, () => inChild(device))));
+  if (options.json) console.log(JSON.stringify(timings, null, 2));
+  else {
+    console.log('device     kernels  cold ms  cached ms');
+    for (const { device, kernels, cold, cached } of timings) {
+      const columns = [
+        String(kernels).padStart(7),
+        cold.toFixed(0).padStart(8),
+        cached.toFixed(1).padStart(10),
+      ];
+      console.log(`${device.padEnd(10)} ${columns.join(' ')}`);
+    }
+  }
+}
+
+function inChild(device: string): Timing {
+  const argv = [...process.execArgv, fileURLToPath(import.meta.url), '--child', '--device', device];
+  const env = { ...process.env, MESA_SHADER_CACHE_DISABLE: 'true' };
+  const { status, stdout, stderr } = spawnSync(process.execPath, argv, { env, encoding: 'utf8' });
+  if (status !== 0) throw new Error(`compile-time: ${device} failed; ${stderr}`);
+  return JSON.parse(stdout) as Timing;
+}
+
+function medians(timings: readonly Timing[]): Timing {
+  const median = (values: readonly number[]): number =>
+    [...values].sort((a, b) => a - b)[values.length >> 1]!;
+  const of = (field: 'cold' | 'cached'): number => median(timings.map((timing) => timing[field]));
+  return { ...timings[0]!, cold: of('cold'), cached: of('cached') };
+}
+
+async function open(name: string): Promise<Device> {
+  if (name !== 'null') return (await openDevice(name === 'wasm' ? 'wasm' : 'webgpu')).device;
+  const gpu = create(['backend=null']);
+  const adapter = await gpu.requestAdapter();
+  if (adapter === null) throw new Error('compile-time: Dawn has no null backend here');
+  const choice = { kind: 'hardware', why: '', description: 'null backend', isSoftware: true } as const;
+  return openWebGPUNode({ gpu, adapter, choice });
+}
+
+async function measure(name: string): Promise<Timing> {
+  const device = await open(name);
+  const config = fileURLToPath(new URL('../models/world-base/unet/config.json', import.meta.url));
+  const unet = new UNet2DConditionModel(JSON.parse(readFileSync(config, 'utf8')));
+  initialize(unet, 0);
+  const weights = trainableState(unet);
+  const optimizer = adamW();
+  const state = { weights, optimizer: optimizer.init(weights) };
+  const batch = {
+    noisy: randomNormal(keyOf(1), [8, 12, 16, 16]),
+    target: randomNormal(keyOf(2), [8, 12, 16, 16]),
+    times: randomNormal(keyOf(3), [8]),
+    context: randomNormal(keyOf(4), [8, 24, 96]),
+  };
+  const step = (before: typeof state, { noisy, target, times, context }: typeof batch) => {
+    const loss = (trained: Record<string, Tensor>): Tensor =>
+      withState(unet, trained, () => meanSquaredError(unet.forward(noisy, times, context), target));
+    const { value, gradient } = valueAndGrad(loss)(before.weights);
+    const { clipped } = clipByGlobalNorm(gradient, 1);
+    const { parameters, state: next } = optimizer.update(before.weights, clipped, before.optimizer, {
+      learningRate: 1e-3,
+    });
+    return { state: { weights: parameters, optimizer: next }, loss: value };
+  };
+  let program: Program | undefined;
+  let ready = 0;
+  const prepare = device.prepare.bind(device);
+  device.prepare = async (graph) => {
+    program = await prepare(graph);
+    ready = performance.now();
+    return program;
+  };
+  const timed = async (): Promise<number> => {
+    const compiled = compile(step, { device, donate: { 0: 'state' } });
+    const began = performance.now();
+    await compiled.prepare(state, batch);
+    compiled.dispose();
+    return ready - began;
+  };
+  const cold = await timed();
+  const again: number[] = [];
+  for (let i = 0; i < CACHED; i += 1) again.push(await timed());
+  again.sort((a, b) => a - b);
+  await device.close();
+  return { device: name, cold, cached: again[CACHED >> 1]!, kernels: program!.kernelCount };
+}
