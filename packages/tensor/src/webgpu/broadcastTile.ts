@@ -46,6 +46,7 @@ export function broadcastTile(contraction: Contraction, height: number): (body: 
     const across = Math.ceil(columns / width);
     const teams = batch * down * across;
     const workgroupSize = lanes === 1 ? 32 : lanes;
+    const start = loopStart(module.capabilities);
     body.line(`let team = ${lanes === 1 ? `${GROUP} * ${workgroupSize}u + ${LANE}` : GROUP};`);
     body.line(`if (team >= ${teams}u) { return; }`);
     if (lanes > 1) module.useSubgroups();
@@ -61,14 +62,15 @@ export function broadcastTile(contraction: Contraction, height: number): (body: 
       row,
       column,
       height,
-      // A loop over the rows, not a copy of what is done for each: software's compilers take seconds for those.
+      // A loop over the rows, not a copy of what is done for each, nor one that the driver unrolls: software's compilers
+      // take seconds for those.
       visit: (block: Statements, each: EachResult): void => {
         const names = Array.from({ length: height }, (_, r) => `c${r}`).join(', ');
         block.line(`var results = array<vec4f, ${height}>(${names});`);
         const inner = new Statements(module, block);
         const at = inner.let('u32', `${row} + r`);
         each(inner, at, column, inner.let('vec4f', 'results[r]'));
-        block.nest(`for (var r = 0u; r < ${height}u && ${row} + r < ${rows}u; r += 1u)`, inner);
+        block.nest(`for (var r = ${start}; r < ${height}u && ${row} + r < ${rows}u; r += 1u)`, inner);
       },
     };
     for (let r = 0; r < height; r += 1) body.line(`var c${r} = vec4f();`);
@@ -83,7 +85,7 @@ export function broadcastTile(contraction: Contraction, height: number): (body: 
         loop.line(`c${r} = fma(vec4f(${element}), ${quads[j]}, c${r});`);
       });
     }
-    body.nest(`for (var k = ${loopStart(module.capabilities)}; k < ${depth}u; k += ${steps}u)`, loop);
+    body.nest(`for (var k = ${start}; k < ${depth}u; k += ${steps}u)`, loop);
     return tile;
   };
 }
