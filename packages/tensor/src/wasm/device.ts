@@ -7,7 +7,7 @@ import { DeviceError, DisposedError, DTypeError } from '../errors.ts';
 import type { Plan } from '../kernel.ts';
 import { Remembered } from '../lru.ts';
 import { type CompiledPlan, compilePlan } from './compile.ts';
-import { engine, type WasmModule } from './engine.ts';
+import { awake, engine, type WasmModule } from './engine.ts';
 import { BlockSet, DeviceMemory } from './memory.ts';
 import { type Range, WasmProgram } from './program.ts';
 import { control } from './tape.ts';
@@ -154,7 +154,7 @@ export class WasmDevice implements Device {
   private async compile(plan: Plan): Promise<Compiled> {
     this.requireOpen('prepare');
     const code = compilePlan(plan, { relaxed: this.relaxed, threads: this.threads });
-    return { plan, code, module: await engine.compile(code.bytes) };
+    return { plan, code, module: await awake(engine.compile(code.bytes)) };
   }
 
   /** A program with memory of its own. */
@@ -164,7 +164,7 @@ export class WasmDevice implements Device {
       const tables = blocks.allocate(code.tables.byteLength);
       this.words().set(code.tables, tables >>> 2);
       const { memory } = this.memory;
-      const instance = await engine.instantiate(module, { env: { memory, tables } });
+      const instance = await awake(engine.instantiate(module, { env: { memory, tables } }));
       this.requireOpen('prepare');
       const id = this.nextId++;
       const program = new WasmProgram(this, plan, code, id, blocks);
