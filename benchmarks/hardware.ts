@@ -42,7 +42,7 @@ async function ceiling(sums: number, step: (i: number) => string): Promise<numbe
   for (var k = 0u; k < ${turns}u; k += 4u) { ${once} ${once} ${once} ${once} }
   x[id.x % 4096u] = ${all.map((i) => `a${i}`).join(' + ')};
 }`;
-  const bindings = [{ place: 0, page: 0, bytes: 65536, written: true }];
+  const bindings = [{ place: 0, page: 0, startBytes: 0, bytes: 65536, written: true }];
   const launch = { label: 'ceiling', description: '', wgsl, bindings, workgroups: [groups, 1, 1] as const };
   let least = Number.POSITIVE_INFINITY;
   for (let i = 0; i < PROFILES; i += 1) least = Math.min(least, await timeLaunch(device, launch));

@@ -73,6 +73,7 @@ function expectCounts(
         : buffer;
     },
     length: (buffer: number) => lengths[buffer]!,
+    start: () => 0,
     scratch: (_: T.DType, length: number) => lengths.push(length) - 1,
   };
   const launches = plan.kernels.flatMap((kernel) => rewrite(kernel, places, capabilities));

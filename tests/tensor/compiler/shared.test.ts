@@ -84,7 +84,7 @@ describe('the key of a kernel', () => {
     const outputs = [{ dtype: 'f32' as const, buffer: buffers[to]!, expr }];
     builder.kernel({ kind: 'map', label, shape: [length], outputs });
     const { plan } = builder.build();
-    return kernelKey(plan.kernels[0]!, lengths);
+    return kernelKey(plan.kernels[0]!, (buffer) => lengths[buffer]!);
   }
   const key = kernelOf({});
 

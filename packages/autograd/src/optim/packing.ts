@@ -2,8 +2,9 @@
  * Many parameters as a few flat vectors, so that a step over all of them is one kernel for each vector.
  *
  * Parameters of one type and one group share a vector, one after the other. Those whose size is a multiple of 4 come
- * first: kernels then read and write all of them four elements at a time, and a gradient's kernel writes its place of
- * the packed gradient itself. Unpacking costs nothing, for parameters are views of the vectors.
+ * before others: kernels then read and write all of them four elements at a time, and a gradient's kernel writes its place
+ * of the packed gradient itself. Multiples of 64 come first, for bindings can begin there, and layers of one shape share
+ * their code. Unpacking costs nothing: parameters are views of the vectors.
  */
 import {
   concat,
@@ -76,8 +77,9 @@ export function packing<P extends Tree>(parameters: P, groups: readonly Paramete
   const places = new Map<string, readonly Place[]>();
   const sizes = new Map<string, number>();
   for (const [name, leaves] of vectorsOf(parameters, groups)) {
-    const isOdd = (leaf: number): boolean => template[leaf]!.size % 4 !== 0;
-    const inOrder = [...leaves.filter((leaf) => !isOdd(leaf)), ...leaves.filter(isOdd)];
+    const oddness = (leaf: number): number =>
+      [64, 4, 1].findIndex((unit) => template[leaf]!.size % unit === 0);
+    const inOrder = leaves.toSorted((a, b) => oddness(a) - oddness(b));
     let start = 0;
     places.set(
       name,

@@ -76,6 +76,22 @@ export function substituted(root: Expr, others: ReadonlyMap<Expr, Expr>): Expr {
   return visit(root);
 }
 
+/** A function that changes the loads and gathers of expressions, parts that several share once. */
+export function mapReads(change: <T extends Load | Gather>(read: T) => T): (root: Expr) => Expr {
+  const done = new Map<Expr, Expr>();
+  return (root) => {
+    for (const expr of walk(root)) {
+      if (done.has(expr)) continue;
+      const same = withOperands(
+        expr,
+        operandsOf(expr).map((operand) => done.get(operand)!),
+      );
+      done.set(expr, same.kind === 'load' || same.kind === 'gather' ? change(same) : same);
+    }
+    return done.get(root)!;
+  };
+}
+
 const knownReads = new WeakMap<Expr, readonly (Load | Gather)[]>();
 
 function readsUnder(expr: Expr): readonly (Load | Gather)[] {

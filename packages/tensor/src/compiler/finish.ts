@@ -1,8 +1,8 @@
 /** Drafts into a plan: values become buffers, and each kernel numbers the ones it reads. */
 import type { DType } from '../dtype.ts';
-import type { Expr, Kernel, Output, Plan, PlanBuffer } from '../kernel.ts';
+import type { Kernel, Output, Plan, PlanBuffer } from '../kernel.ts';
 import { type Draft, mapOperands, valuesRead } from './drafts.ts';
-import { operandsOf, walk, withOperands } from './expression.ts';
+import { mapReads } from './expression.ts';
 import type { Part } from './parts.ts';
 
 /** The draft with bindings and buffers in place of values. */
@@ -15,19 +15,7 @@ function finishKernel(
   const values = valuesRead(draft);
   const bindings = values.map((value) => ({ buffer: bufferOf(value), dtype: dtypeOf(value) }));
   const bindingOf = new Map(values.map((value, binding) => [value, binding]));
-  const done = new Map<Expr, Expr>();
-  const bind = (root: Expr): Expr => {
-    for (const expr of walk(root)) {
-      if (done.has(expr)) continue;
-      const bound = withOperands(
-        expr,
-        operandsOf(expr).map((operand) => done.get(operand)!),
-      );
-      const reads = bound.kind === 'load' || bound.kind === 'gather';
-      done.set(expr, reads ? { ...bound, binding: bindingOf.get(bound.binding)! } : bound);
-    }
-    return done.get(root)!;
-  };
+  const bind = mapReads((read) => ({ ...read, binding: bindingOf.get(read.binding)! }));
   const finishOutput = <T extends Output>(output: T): T => {
     const part = parts.get(output.buffer);
     const place = part

@@ -6,9 +6,9 @@ import { exprKey, walk } from './expression.ts';
 /**
  * The key of a kernel of a plan: all of it but its label and which buffers it touches, of which it has the types, the
  * lengths and which are the same.
- * @param lengths elements of each buffer of the plan
+ * @param lengthOf elements of a buffer of the plan
  */
-export function kernelKey(kernel: Kernel, lengths: readonly number[]): string {
+export function kernelKey(kernel: Kernel, lengthOf: (buffer: number) => number): string {
   const ids = new Map<Expr, number>();
   const buffers = new Map<number, string>();
   let text = '';
@@ -19,7 +19,7 @@ export function kernelKey(kernel: Kernel, lengths: readonly number[]): string {
   const rest = JSON.stringify(kernel, (field, value) => {
     if (field === 'label') return undefined;
     if (field === 'buffer') {
-      const known = buffers.get(value) ?? `${buffers.size} of ${lengths[value]}`;
+      const known = buffers.get(value) ?? `${buffers.size} of ${lengthOf(value)}`;
       buffers.set(value, known);
       return known;
     }

@@ -101,7 +101,7 @@ export class Panels {
     const [rows, columns] = [[lead], view.shape.length > lead + 1 ? [lead + 1] : []];
     const operand = operandTables(
       view,
-      { dtype, length: target.lengths[buffer]! },
+      { dtype, length: target.lengthOf(buffer) },
       {
         batch: kernel.batch.map((_, axis) => axis),
         panel: along === 'rows' ? rows : columns,

@@ -2,6 +2,7 @@
 import { shapeOf } from '../compiler/drafts.ts';
 import { foldsApart } from '../compiler/folds.ts';
 import { kernelKey } from '../compiler/kernelKey.ts';
+import { spanned } from '../compiler/spans.ts';
 import { DTypeError } from '../errors.ts';
 import type { Kernel, Plan } from '../kernel.ts';
 import { numel } from '../shape.ts';
@@ -17,10 +18,17 @@ import { Tables } from './tables.ts';
 import { writeMain } from './tape.ts';
 import type { Target, WrittenKernel } from './target.ts';
 
+/** A kernel in code, told over the spans of buffers that begin at `startOf` (an element). */
+export interface CompiledKernel {
+  readonly kernel: Kernel;
+  readonly written: WrittenKernel;
+  startOf(buffer: number): number;
+}
+
 /** A plan's kernels in code, in order; kernels without output elements vanish. */
 export interface CompiledPlan {
   readonly bytes: Uint8Array<ArrayBuffer>;
-  readonly kernels: readonly { readonly kernel: Kernel; readonly written: WrittenKernel }[];
+  readonly kernels: readonly CompiledKernel[];
   /** What belongs at the address that the module is told. */
   readonly tables: Int32Array;
 }
@@ -37,19 +45,24 @@ export function compilePlan(plan: Plan, { relaxed, threads }: CompileSettings): 
   }
   const module = new ModuleBuilder(threads > 1);
   const lengths = plan.buffers.map(({ length }) => length);
-  const target: Target = { module, relaxed, lengths, tables: new Tables() };
+  const target = { module, relaxed, tables: new Tables() };
   /** Kernels that differ in nothing but their buffers are one function: layers of one shape. */
   const known = new Map<string, WrittenKernel>();
-  const written = (kernel: Kernel): WrittenKernel => {
-    const key = kernelKey(kernel, lengths);
-    const own = known.get(key) ?? writeKernel(target, kernel);
-    known.set(key, own);
-    return own;
+  const compiled = (whole: Kernel): CompiledKernel => {
+    const { kernel, spans } = spanned(whole, (buffer) => buffer);
+    const lengthOf = (buffer: number): number => {
+      const { start, end } = spans.get(buffer) ?? { start: 0, end: 0 }; // a kernel that was split names others, too
+      return Math.min(lengths[buffer]!, end) - start;
+    };
+    const key = kernelKey(kernel, lengthOf);
+    const written = known.get(key) ?? writeKernel({ ...target, lengthOf }, kernel);
+    known.set(key, written);
+    return { kernel, written, startOf: (buffer) => spans.get(buffer)?.start ?? 0 };
   };
   const kernels = plan.kernels
     .flatMap((kernel) => (isManyColumns(kernel) ? foldsApart(kernel) : [kernel]))
     .filter((kernel) => numel(shapeOf(kernel)) > 0)
-    .map((kernel) => ({ kernel, written: written(kernel) }));
+    .map(compiled);
   writeMain(module, threads > 1);
   return { bytes: module.encode(), kernels, tables: target.tables.words() };
 }

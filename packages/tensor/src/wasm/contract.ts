@@ -136,7 +136,7 @@ function writeProduct(
   const [pointerA, pointerB] = [bindings[kernel.a.binding]!, bindings[kernel.b.binding]!];
   const bufferOf = (binding: number) => {
     const { buffer, dtype } = kernel.bindings[binding]!;
-    return { dtype, length: target.lengths[buffer]! };
+    return { dtype, length: target.lengthOf(buffer) };
   };
   const axes = (start: number, shape: Shape) => Array.from(shape, (_, axis) => start + axis);
   const lead = kernel.batch.length;

@@ -97,9 +97,12 @@ export class WasmProgram implements Program {
     this.parallel = device.threads > 1 && phases.some(({ chunks }) => chunks > 1);
     const bytes = 4 * recordWords * phases.length;
     this.tape = { start: blocks.allocate(bytes), bytes };
-    const buffers = kernels.map(({ kernel }) =>
+    const buffers = kernels.map(({ kernel, startOf }) =>
       [...kernel.bindings.map((binding) => ({ ...binding, offset: 0 })), ...outputsOf(kernel)].map(
-        ({ buffer, dtype, offset = 0 }) => ({ buffer, offsetBytes: offset * bytesPerElement(dtype) }),
+        ({ buffer, dtype, offset = 0 }) => ({
+          buffer,
+          offsetBytes: (startOf(buffer) + offset) * bytesPerElement(dtype),
+        }),
       ),
     );
     const args = buffers.map((list) => blocks.allocate(4 * (list.length + 1)));

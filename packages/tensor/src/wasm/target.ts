@@ -9,8 +9,8 @@ import type { Tables } from './tables.ts';
 export interface Target {
   readonly module: ModuleBuilder;
   readonly relaxed: boolean;
-  /** Elements of each plan buffer. */
-  readonly lengths: readonly number[];
+  /** Elements of a plan buffer, from where the kernel's views count. */
+  lengthOf(buffer: number): number;
   readonly tables: Tables;
 }
 

@@ -11,6 +11,8 @@ export interface Buffers {
   /** The place (program.ts) that holds the buffer. */
   place(buffer: number): number;
   length(buffer: number): number;
+  /** Elements of the buffer that lie before what the kernel's views and outputs count from. */
+  start(buffer: number): number;
 }
 
 export interface Access {
@@ -50,7 +52,12 @@ export class KernelBindings {
   /** Binds everything that the kernel reads and writes to the module. */
   constructor(module: Module, buffers: Buffers, kernel: Kernel, outputs: readonly Output[]) {
     const bind = (buffer: number, dtype: DType, written: boolean): Access => ({
-      binding: module.bind(buffers.place(buffer), dtype, buffers.length(buffer), written),
+      binding: module.bind(
+        buffers.place(buffer),
+        dtype,
+        { start: buffers.start(buffer), end: buffers.length(buffer) },
+        written,
+      ),
       dtype,
     });
     this.#accesses = new Map(

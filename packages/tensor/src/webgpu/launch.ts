@@ -6,6 +6,8 @@ import type { Module, Statements } from './module.ts';
 export interface BoundPage {
   readonly place: number;
   readonly page: number;
+  /** Bytes before the binding, and of it. */
+  readonly startBytes: number;
   readonly bytes: number;
   readonly written: boolean;
 }
@@ -60,9 +62,10 @@ export function launch(module: Module, request: LaunchRequest): Launch {
       `let ${GROUP} = ${group};`,
       ...request.body.lines,
     ]),
-    bindings: module.pages.map(({ binding: { place, written }, page, bytes }) => ({
+    bindings: module.pages.map(({ binding: { place, startBytes, written }, page, bytes }) => ({
       place,
       page,
+      startBytes,
       bytes,
       written,
     })),

@@ -1,4 +1,5 @@
 /** A WGSL module of one kernel while it is written: its buffers, helper functions and statements. */
+import type { Span } from '../compiler/spans.ts';
 import { bytesPerElement, type DType } from '../dtype.ts';
 import type { Scalar } from '../kernel.ts';
 import { type Capabilities, pageBytes } from './capabilities.ts';
@@ -11,7 +12,9 @@ export interface Binding {
   readonly place: number;
   /** Of the first access; others may differ, see `words`. */
   readonly dtype: DType;
-  /** Bytes that the kernel may touch. */
+  /** Bytes before what the kernel's addresses count from. */
+  readonly startBytes: number;
+  /** Bytes that the kernel may touch from there on. */
   bytes: number;
   written: boolean;
   /** Declared as quads: every access is to four aligned neighbours. */
@@ -76,8 +79,9 @@ export class Module {
   }
 
   /** The module's binding for a place, made at the first call. */
-  bind(place: number, dtype: DType, length: number, written: boolean): Binding {
-    const bytes = paddedBytes(dtype, length);
+  bind(place: number, dtype: DType, { start, end }: Span, written: boolean): Binding {
+    const startBytes = start * bytesPerElement(dtype);
+    const bytes = paddedBytes(dtype, end) - startBytes;
     const known = this.bindings.find((binding) => binding.place === place);
     if (known !== undefined) {
       known.bytes = Math.max(known.bytes, bytes);
@@ -86,7 +90,7 @@ export class Module {
       return known;
     }
     const name = `b${this.bindings.length}`;
-    const binding: Binding = { name, place, dtype, bytes, written, quads: false, words: false };
+    const binding: Binding = { name, place, dtype, startBytes, bytes, written, quads: false, words: false };
     this.bindings.push(binding);
     return binding;
   }

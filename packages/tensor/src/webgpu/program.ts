@@ -6,17 +6,20 @@
  * buffers that share storage are one place, so a kernel that reads and writes it binds it once.
  */
 
+import { outputsOf } from '../compiler/drafts.ts';
 import { type Cost, formatCount } from '../compiler/kernelCost.ts';
+import { spanned } from '../compiler/spans.ts';
 import type { KernelTime, Program, Storage } from '../device.ts';
 import type { DType } from '../dtype.ts';
 import { DeviceError, DisposedError } from '../errors.ts';
-import type { Plan } from '../kernel.ts';
+import type { Kernel, Plan } from '../kernel.ts';
 import type { Buffers } from './bindings.ts';
+import type { Capabilities } from './capabilities.ts';
 import { checkBindings, checkPlan } from './check.ts';
 import type { WebGPUDevice, WebGPUStorage } from './device.ts';
 import { emitKernel } from './emit.ts';
 import type { Launch } from './launch.ts';
-import { paddedBytes } from './module.ts';
+import { paddedBytes, pageCount } from './module.ts';
 import type { CompiledPipeline } from './pipelines.ts';
 import type { PooledBuffer } from './pool.ts';
 import { rewrite, type Scratch } from './rewrite.ts';
@@ -61,6 +64,10 @@ class Places implements Buffers, Scratch {
     return this.#at(buffer).length;
   }
 
+  start(): number {
+    return 0;
+  }
+
   #at(buffer: number): { readonly dtype: DType; readonly length: number } {
     return this.#plan.buffers[buffer] ?? this.#scratch[buffer - this.#plan.buffers.length]!;
   }
@@ -93,6 +100,25 @@ interface BoundSet {
   readonly groups: readonly GPUBindGroup[];
 }
 
+/** The kernel on the spans of buffers that it touches; a buffer in several pages is bound from its start. */
+function onSpans(
+  kernel: Kernel,
+  places: Places,
+  capabilities: Capabilities,
+): { kernel: Kernel; buffers: Buffers } {
+  const isPaged = [...kernel.bindings, ...outputsOf(kernel)].some(
+    ({ buffer, dtype }) => pageCount(paddedBytes(dtype, places.length(buffer)), capabilities) > 1,
+  );
+  if (isPaged) return { kernel, buffers: places };
+  const { kernel: own, spans } = spanned(kernel, (buffer) => places.place(buffer));
+  const buffers: Buffers = {
+    place: (buffer) => places.place(buffer),
+    length: (buffer) => places.length(buffer),
+    start: (buffer) => spans.get(places.place(buffer))?.start ?? 0,
+  };
+  return { kernel: own, buffers };
+}
+
 /** A plan in launches, which any number of programs run. */
 export interface CompiledPlan {
   readonly plan: Plan;
@@ -117,7 +143,10 @@ export async function compilePlan(plan: Plan, device: WebGPUDevice): Promise<Com
     parts.filter((part) => part.kind === 'contract'),
     places,
   );
-  const launches = parts.flatMap((part) => emitKernel(part, places, capabilities, tuner.choose));
+  const launches = parts.flatMap((part) => {
+    const { kernel, buffers } = onSpans(part, places, capabilities);
+    return emitKernel(kernel, buffers, capabilities, tuner.choose);
+  });
   checkBindings(launches, device.capabilities);
   const compiled = await Promise.all(launches.map((launch) => device.pipelines.get(launch)));
   return {
@@ -230,9 +259,9 @@ export class WebGPUProgram implements Program {
       const group = this.#device.createBindGroup({
         label: launch.label,
         layout: compiled.layout,
-        entries: launch.bindings.map(({ bytes }, binding) => ({
+        entries: launch.bindings.map(({ startBytes, bytes }, binding) => ({
           binding,
-          resource: { buffer: buffers[binding]!.buffer, size: bytes },
+          resource: { buffer: buffers[binding]!.buffer, offset: startBytes, size: bytes },
         })),
       });
       return { ids, group };
