@@ -1,12 +1,12 @@
 /**
  * How long a training step takes to compile before its first run: the shipped UNet (models/world-base/unet) with all of its
- * weights trained by AdamW under a global norm, from the call of `compile` to a program that is ready.
+ * weights trained by AdamW under a global norm, packed, from the call of `prepare` to a program that is ready.
  *
  *     node --import tsx --conditions=@deftjs/source benchmarks/compile-time.ts [--device null|wasm|lavapipe] [--json]
  *
  * Each run is a process of its own. `cold` is its first compilation; `cached` another one of the same step, which finds
- * the kernels of the first. The null backend of Dawn validates every kernel and computes nothing: what is left is ours and
- * Dawn's; on lavapipe the driver compiles every kernel, too (its cache on disk is off).
+ * the code of the first. The null backend of Dawn validates every kernel and computes nothing: what is left is ours and
+ * Dawn's. lavapipe compiles kernels when they are first run, which is not counted here.
  */
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -14,7 +14,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { valueAndGrad } from '@deftjs/autograd';
 import { initialize, trainableState, withState } from '@deftjs/autograd/nn';
-import { adamW, clipByGlobalNorm } from '@deftjs/autograd/optim';
+import { adamW, clipByGlobalNorm, packing } from '@deftjs/autograd/optim';
 import { UNet2DConditionModel } from '@deftjs/models';
 import {
   compile,
@@ -67,8 +67,7 @@ else {
 
 function inChild(device: string): Timing {
   const argv = [...process.execArgv, fileURLToPath(import.meta.url), '--child', '--device', device];
-  const env = { ...process.env, MESA_SHADER_CACHE_DISABLE: 'true' };
-  const { status, stdout, stderr } = spawnSync(process.execPath, argv, { env, encoding: 'utf8' });
+  const { status, stdout, stderr } = spawnSync(process.execPath, argv, { encoding: 'utf8' });
   if (status !== 0) throw new Error(`compile-time: ${device} failed; ${stderr}`);
   return JSON.parse(stdout) as Timing;
 }
@@ -94,7 +93,8 @@ async function measure(name: string): Promise<Timing> {
   const config = fileURLToPath(new URL('../models/world-base/unet/config.json', import.meta.url));
   const unet = new UNet2DConditionModel(JSON.parse(readFileSync(config, 'utf8')));
   initialize(unet, 0);
-  const weights = trainableState(unet);
+  const packed = packing(trainableState(unet));
+  const weights = packed.pack(trainableState(unet));
   const optimizer = adamW();
   const state = { weights, optimizer: optimizer.init(weights) };
   const batch = {
@@ -106,8 +106,8 @@ async function measure(name: string): Promise<Timing> {
   const step = (before: typeof state, { noisy, target, times, context }: typeof batch) => {
     const loss = (trained: Record<string, Tensor>): Tensor =>
       withState(unet, trained, () => meanSquaredError(unet.forward(noisy, times, context), target));
-    const { value, gradient } = valueAndGrad(loss)(before.weights);
-    const { clipped } = clipByGlobalNorm(gradient, 1);
+    const { value, gradient } = valueAndGrad(loss)(packed.unpack(before.weights));
+    const { clipped } = clipByGlobalNorm(packed.pack(gradient), 1);
     const { parameters, state: next } = optimizer.update(before.weights, clipped, before.optimizer, {
       learningRate: 1e-3,
     });

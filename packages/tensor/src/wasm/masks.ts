@@ -29,36 +29,54 @@ export function maskTable(
 ): Masks | null {
   if (batch.guards.some((table) => table.some((value) => value !== table[0]))) return null;
   const fixed = batch.guards.map((table) => table[0] ?? 0);
-  const tuples = (part: Part, indices: Iterable<number>) =>
-    Array.from(indices, (i) => part.guards.map((table) => table[i]!));
-  const groups = classes(tuples(along, starts));
-  const others = classes(tuples(other, other.address.keys()));
+  const groups = guardClasses(along, starts);
+  const others = guardClasses(other, other.address.keys());
   if (groups.distinct.length * others.distinct.length > largestTable) return null;
-  const inside = (start: readonly number[], shift: readonly number[], lane: number) =>
-    limits.every((limit, g) => {
-      const value = fixed[g]! + start[g]! + lane * steps.guards[g]! + shift[g]!;
-      return value >= 0 && value < limit;
+  const lanes = 4 * others.distinct.length;
+  const rows = groups.distinct.map((start) => {
+    const row = new Int32Array(lanes).fill(-1);
+    others.distinct.forEach((shift, at) => {
+      limits.forEach((limit, g) => {
+        let value = fixed[g]! + start[g]! + shift[g]!;
+        for (let lane = 4 * at; lane < 4 * at + 4; lane += 1) {
+          if (value < 0 || value >= limit) row[lane] = 0;
+          value += steps.guards[g]!;
+        }
+      });
     });
-  const rows = classes(
-    groups.distinct.map((start) =>
-      others.distinct.flatMap((shift) => [0, 1, 2, 3].map((lane) => -Number(inside(start, shift, lane)))),
-    ),
-  );
-  const rowBytes = 16 * others.distinct.length;
+    return row;
+  });
+  const { distinct, of } = classes(rows, (row) => row.join());
   return {
-    group: Int32Array.from(groups.of, (group) => rows.of[group]! * rowBytes),
+    group: Int32Array.from(groups.of, (group) => of[group]! * 4 * lanes),
     other: Int32Array.from(others.of, (index) => index * 16),
-    table: Int32Array.from(rows.distinct.flat()),
+    table: Int32Array.from(distinct.flatMap((row) => [...row])),
   };
 }
 
-/** The distinct tuples, and for each tuple which of them it is. */
-function classes(tuples: readonly (readonly number[])[]): { distinct: (readonly number[])[]; of: number[] } {
-  const known = new Map<string, number>();
-  const distinct: (readonly number[])[] = [];
-  const of = tuples.map((tuple) => {
-    const key = tuple.join();
-    const index = known.get(key) ?? distinct.push(tuple) - 1;
+/** What differs among some indices of a part: their shares of the guarded indices. */
+function guardClasses({ guards }: Part, indices: Iterable<number>): Classes<readonly number[]> {
+  const tuples = Array.from(indices, (i) => guards.map((table) => table[i]!));
+  // Two shares of less than 2^25 make one number: a quicker key than text.
+  const isShort = (tuple: readonly number[]) =>
+    tuple.length < 3 && tuple.every((share) => Math.abs(share) < 2 ** 25);
+  const keyOf = (tuple: readonly number[]) =>
+    isShort(tuple) ? tuple.reduce((key, share) => key * 2 ** 26 + share, 0) : tuple.join();
+  return classes(tuples, keyOf);
+}
+
+interface Classes<T> {
+  readonly distinct: readonly T[];
+  /** For each of them all, which of the distinct ones it is. */
+  readonly of: readonly number[];
+}
+
+function classes<T>(all: readonly T[], keyOf: (one: T) => string | number): Classes<T> {
+  const known = new Map<string | number, number>();
+  const distinct: T[] = [];
+  const of = all.map((one) => {
+    const key = keyOf(one);
+    const index = known.get(key) ?? distinct.push(one) - 1;
     known.set(key, index);
     return index;
   });

@@ -47,6 +47,8 @@ interface Parts {
 
 /** Rows that share what their elements read, such as weights: on software adapters reads are what costs. */
 const TALL = 4;
+/** Elements from which that is worth it: the code of four rows takes software's compilers three times as long. */
+const WORTHWHILE = 2 ** 18;
 
 /** The launch of a rows kernel. */
 export function emitRows(kernel: RowsKernel, buffers: Buffers, capabilities: Capabilities): Launch {
@@ -70,7 +72,7 @@ export function emitRows(kernel: RowsKernel, buffers: Buffers, capabilities: Cap
     ({ strides }) =>
       strides.slice(0, rank).every((stride) => stride === 0) && strides.some((stride) => stride !== 0),
   );
-  const suits = capabilities.software && lanes > 1 && rows % TALL === 0 && rows >= 64 * TALL;
+  const suits = capabilities.software && lanes > 1 && rows % TALL === 0 && rows * length >= WORTHWHILE;
   const tall = isShared && suits ? TALL : 1;
   const parts = {
     kernel,
