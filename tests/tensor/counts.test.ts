@@ -8,7 +8,7 @@ import * as T from '@deftjs/tensor';
 import { describe, expect, it } from 'vitest';
 import { lower } from '../../packages/tensor/src/compiler/lower.ts';
 import { placeholder } from '../../packages/tensor/src/tensor.ts';
-import { barriers } from '../../packages/tensor/src/wasm/program.ts';
+import { barriers } from '../../packages/tensor/src/wasm/barriers.ts';
 import type { Capabilities } from '../../packages/tensor/src/webgpu/capabilities.ts';
 import { openWebGPU } from '../../packages/tensor/src/webgpu/index.ts';
 import { rewrite } from '../../packages/tensor/src/webgpu/rewrite.ts';

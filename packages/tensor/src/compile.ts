@@ -175,16 +175,20 @@ async function trace<A extends readonly Tree[], R extends Tree>(
 
 /** The tensors from before the trace that the outputs are computed from, and leaves made within it. */
 function capturedBy(outputs: readonly Tensor[], placeholders: readonly Tensor[], began: number): Tensor[] {
-  const known = new Set<Tensor>(placeholders);
-  const seen = new Set(outputs);
+  // Tensors made since then are numbered one after the other; of those from before, few are met.
+  const met = new Uint8Array(serialNow() - began);
+  for (const { serial } of placeholders) met[serial - began] = 1;
+  const before = new Set<Tensor>();
   const captured: Tensor[] = [];
-  // A set in iteration visits what is added.
-  for (const tensor of seen) {
-    if (known.has(tensor)) continue;
+  const waiting = [...outputs];
+  for (let tensor = waiting.pop(); tensor !== undefined; tensor = waiting.pop()) {
+    const number = tensor.serial - began;
+    if (number < 0 ? before.has(tensor) : met[number] === 1) continue;
+    if (number < 0) before.add(tensor);
+    else met[number] = 1;
     requireAlive('compile', tensor);
-    if (tensor.source.kind === 'applied' && tensor.serial >= began) {
-      for (const input of tensor.source.inputs) seen.add(input);
-    } else captured.push(tensor);
+    if (tensor.source.kind === 'applied' && number >= 0) waiting.push(...tensor.source.inputs);
+    else captured.push(tensor);
   }
   return captured;
 }

@@ -2,13 +2,15 @@
 import { shapeOf } from '../compiler/drafts.ts';
 import { foldsApart } from '../compiler/folds.ts';
 import { kernelKey } from '../compiler/kernelKey.ts';
-import { spanned } from '../compiler/spans.ts';
+import { type Span, spanned } from '../compiler/spans.ts';
+import { bytesPerElement, type DType } from '../dtype.ts';
 import { DTypeError } from '../errors.ts';
 import type { Kernel, Plan } from '../kernel.ts';
 import { numel } from '../shape.ts';
 import { ModuleBuilder } from './assembler.ts';
 import { writeAttend } from './attend.ts';
 import { writeAttendGradient } from './attendGradient.ts';
+import { barriers } from './barriers.ts';
 import { writeContract } from './contract.ts';
 import { writeMap } from './map.ts';
 import { isManyColumns, writeReduce } from './reduce.ts';
@@ -16,13 +18,22 @@ import { writeRows } from './rows.ts';
 import { writeScatter } from './scatter.ts';
 import { Tables } from './tables.ts';
 import { writeMain } from './tape.ts';
-import type { Target, WrittenKernel } from './target.ts';
+import { outputsOf, type Target, type WrittenKernel } from './target.ts';
 
-/** A kernel in code, told over the spans of buffers that begin at `startOf` (an element). */
+/** An address that a kernel is given: so many bytes into a buffer of the plan. */
+export interface BufferPointer {
+  readonly buffer: number;
+  readonly offsetBytes: number;
+}
+
+/** A kernel in code. */
 export interface CompiledKernel {
   readonly kernel: Kernel;
   readonly written: WrittenKernel;
-  startOf(buffer: number): number;
+  /** Of its bindings, then of its outputs. */
+  readonly pointers: readonly BufferPointer[];
+  /** Whether threads must meet before it. */
+  readonly waits: boolean;
 }
 
 /** A plan's kernels in code, in order; kernels without output elements vanish. */
@@ -48,21 +59,29 @@ export function compilePlan(plan: Plan, { relaxed, threads }: CompileSettings): 
   const target = { module, relaxed, tables: new Tables() };
   /** Kernels that differ in nothing but their buffers are one function: layers of one shape. */
   const known = new Map<string, WrittenKernel>();
-  const compiled = (whole: Kernel): CompiledKernel => {
+  const compiled = (whole: Kernel): Omit<CompiledKernel, 'waits'> => {
     const { kernel, spans } = spanned(whole, (buffer) => buffer);
-    const lengthOf = (buffer: number): number => {
-      const { start, end } = spans.get(buffer) ?? { start: 0, end: 0 }; // a kernel that was split names others, too
-      return Math.min(lengths[buffer]!, end) - start;
-    };
+    const spanOf = (buffer: number): Span => spans.get(buffer) ?? { start: 0, end: 0 }; // a split kernel names others
+    const lengthOf = (buffer: number): number =>
+      Math.min(lengths[buffer]!, spanOf(buffer).end) - spanOf(buffer).start;
     const key = kernelKey(kernel, lengthOf);
     const written = known.get(key) ?? writeKernel({ ...target, lengthOf }, kernel);
     known.set(key, written);
-    return { kernel, written, startOf: (buffer) => spans.get(buffer)?.start ?? 0 };
+    const pointer = (buffer: number, dtype: DType, offset = 0): BufferPointer => ({
+      buffer,
+      offsetBytes: (spanOf(buffer).start + offset) * bytesPerElement(dtype),
+    });
+    const pointers = [
+      ...kernel.bindings.map(({ buffer, dtype }) => pointer(buffer, dtype)),
+      ...outputsOf(kernel).map(({ buffer, dtype, offset }) => pointer(buffer, dtype, offset)),
+    ];
+    return { kernel, written, pointers };
   };
-  const kernels = plan.kernels
+  const apart = plan.kernels
     .flatMap((kernel) => (isManyColumns(kernel) ? foldsApart(kernel) : [kernel]))
-    .filter((kernel) => numel(shapeOf(kernel)) > 0)
-    .map(compiled);
+    .filter((kernel) => numel(shapeOf(kernel)) > 0);
+  const waits = barriers(plan, apart);
+  const kernels = apart.map((kernel, i) => ({ ...compiled(kernel), waits: waits[i]! }));
   writeMain(module, threads > 1);
   return { bytes: module.encode(), kernels, tables: target.tables.words() };
 }

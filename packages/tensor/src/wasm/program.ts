@@ -1,46 +1,13 @@
 /** Programs of the wasm device: a plan's kernels in one module, and the tape that runs them. */
 import { formulasOf } from '../compiler/formulas.ts';
 import type { Program, Storage } from '../device.ts';
-import { bytesPerElement } from '../dtype.ts';
 import { DisposedError } from '../errors.ts';
-import type { Kernel, Plan, PlanBuffer } from '../kernel.ts';
-import type { CompiledPlan } from './compile.ts';
+import type { Plan, PlanBuffer } from '../kernel.ts';
+import type { BufferPointer, CompiledPlan } from './compile.ts';
 import type { WasmDevice, WasmStorage } from './device.ts';
 import { describeKernel } from './explain.ts';
 import type { BlockSet } from './memory.ts';
 import { recordWords } from './tape.ts';
-import { outputsOf } from './target.ts';
-
-/** Where a plan buffer is: two buffers at one place share its bytes. */
-function placeOf(buffer: PlanBuffer): string {
-  switch (buffer.role) {
-    case 'temporary':
-      return `slot ${buffer.slot}`;
-    case 'input':
-      return `input ${buffer.index}`;
-    case 'output':
-      return buffer.donated === undefined ? `output ${buffer.index}` : `input ${buffer.donated}`;
-  }
-}
-
-/** Before which kernels threads must meet: those that touch what was written, or write what was read, since they met. */
-export function barriers(plan: Plan, kernels: readonly Kernel[]): boolean[] {
-  let [read, written] = [new Set<string>(), new Map<string, number>()];
-  const places = (list: readonly { readonly buffer: number }[]) =>
-    list.map(({ buffer }) => placeOf(plan.buffers[buffer]!));
-  return kernels.map((kernel) => {
-    const reads = places(kernel.bindings);
-    const writes = outputsOf(kernel).map(({ buffer }) => [placeOf(plan.buffers[buffer]!), buffer] as const);
-    // Kernels that write one buffer write ranges apart.
-    const wait =
-      reads.some((place) => written.has(place)) ||
-      writes.some(([place, buffer]) => (written.get(place) ?? buffer) !== buffer || read.has(place));
-    if (wait) [read, written] = [new Set(), new Map()];
-    for (const place of reads) read.add(place);
-    for (const [place, buffer] of writes) written.set(place, buffer);
-    return wait;
-  });
-}
 
 /** A range of the device's memory. */
 export interface Range {
@@ -62,11 +29,7 @@ export class WasmProgram implements Program {
   /** One such range for each thread, one after the other. */
   private readonly scratch: Range;
   /** Addresses of argument words, and the plan buffer that each one points into. */
-  private readonly pointers: readonly {
-    readonly at: number;
-    readonly buffer: number;
-    readonly offsetBytes: number;
-  }[];
+  private readonly pointers: (BufferPointer & { readonly at: number })[];
   /** Whether any kernel has work for a second thread. */
   private readonly parallel: boolean;
   private disposed = false;
@@ -97,28 +60,24 @@ export class WasmProgram implements Program {
     this.parallel = device.threads > 1 && phases.some(({ chunks }) => chunks > 1);
     const bytes = 4 * recordWords * phases.length;
     this.tape = { start: blocks.allocate(bytes), bytes };
-    const buffers = kernels.map(({ kernel, startOf }) =>
-      [...kernel.bindings.map((binding) => ({ ...binding, offset: 0 })), ...outputsOf(kernel)].map(
-        ({ buffer, dtype, offset = 0 }) => ({
-          buffer,
-          offsetBytes: (startOf(buffer) + offset) * bytesPerElement(dtype),
-        }),
-      ),
-    );
-    const args = buffers.map((list) => blocks.allocate(4 * (list.length + 1)));
-    this.pointers = buffers.flatMap((list, k) =>
-      list.map((place, i) => ({ at: args[k]! + 4 * i, ...place })),
-    );
-    const waits = barriers(
-      plan,
-      kernels.map(({ kernel }) => kernel),
-    );
+    // Behind the addresses of its buffers a kernel finds that of the bytes that its chunks share.
+    const argBytes = kernels.reduce((sum, { pointers }) => sum + 4 * (pointers.length + 1), 0);
+    let at = blocks.allocate(argBytes);
+    const args: number[] = [];
+    this.pointers = [];
     const words = device.words();
-    buffers.forEach((list, k) => {
-      words[(args[k]! >>> 2) + list.length] = shared;
-    });
+    for (const { pointers } of kernels) {
+      args.push(at);
+      for (const pointer of pointers) {
+        this.pointers.push({ at, ...pointer });
+        at += 4;
+      }
+      words[at >>> 2] = shared;
+      at += 4;
+    }
     phases.forEach(({ index, chunks, kernel, isFirst }, i) => {
-      const wait = i > 0 && (!isFirst || waits[kernel]! || kernels[kernel]!.written.sharedBytes > 0);
+      const { waits, written } = kernels[kernel]!;
+      const wait = i > 0 && (!isFirst || waits || written.sharedBytes > 0);
       words.set([index, chunks, args[kernel]!, 0, Number(wait)], (this.tape.start >>> 2) + recordWords * i);
     });
   }
