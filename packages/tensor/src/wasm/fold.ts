@@ -34,6 +34,8 @@ export class Accumulator {
   private readonly m: Lanes;
   private readonly rule: FoldRule;
   private readonly sums: readonly Local[];
+  /** Of a float's maximum: the lanes that have met NaN. */
+  private readonly missing: Local | null;
   private readonly low: Local;
   private readonly high: Local;
 
@@ -45,11 +47,13 @@ export class Accumulator {
     const vector = () => context.fn.local('v128');
     this.sums = Array.from({ length: ways }, vector);
     [this.low, this.high] = [vector(), vector()];
+    this.missing = rule.op === 'f32x4.max' ? vector() : null;
   }
 
   start(): void {
     this.clear();
-    for (const local of [this.low, this.high]) this.m.code.get(this.m.i32(0)).set(local);
+    const zeros = this.missing === null ? [this.low, this.high] : [this.missing];
+    for (const local of zeros) this.m.code.get(this.m.i32(0)).set(local);
   }
 
   private clear(): void {
@@ -60,11 +64,18 @@ export class Accumulator {
   /** Takes in a value, computed in the given section. */
   add(section: Code, value: Local, way: number): void {
     const sum = this.sums[way]!;
-    section.get(sum, value).op(this.rule.op).set(sum);
+    const { missing } = this;
+    if (missing === null) section.get(sum, value).op(this.rule.op).set(sum);
+    else {
+      // f32x4.max is eight instructions, most of them for NaN; these are three.
+      section.get(sum, value).op('f32x4.pmax').set(sum);
+      section.get(missing, value, value).op('f32x4.ne').op('v128.or').set(missing);
+    }
   }
 
   private joined(m = this.m): Local {
-    return this.sums.reduce((x, y) => m.op(this.rule.op, x, y));
+    const joined = this.sums.reduce((x, y) => m.op(this.rule.op, x, y));
+    return this.missing === null ? joined : m.op('v128.or', joined, this.missing);
   }
 
   /** Ends a run: moves what was summed in f32 to the f64 sums. */
