@@ -2,11 +2,12 @@
  * How long a training step takes to compile before its first run: the shipped UNet (models/world-base/unet) with all of its
  * weights trained by AdamW under a global norm, packed, from the call of `prepare` to a program that is ready.
  *
- *     node --import tsx --conditions=@deftjs/source benchmarks/compile-time.ts [--device null|wasm|lavapipe] [--json]
+ *     node --import tsx --conditions=@deftjs/source benchmarks/compile-time.ts [--device null|wasm|lavapipe] [--run] [--json]
  *
  * Each run is a process of its own. `cold` is its first compilation; `cached` another one of the same step, which finds
  * the code of the first. The null backend of Dawn validates every kernel and computes nothing: what is left is ours and
- * Dawn's. lavapipe compiles kernels when they are first run, which is not counted here.
+ * Dawn's. lavapipe compiles kernels when they are first run: `--run` takes one step, the loss read, with the driver's cache
+ * on disk turned off.
  */
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -19,11 +20,14 @@ import { UNet2DConditionModel } from '@deftjs/models';
 import {
   compile,
   type Device,
+  evaluate,
+  item,
   keyOf,
   meanSquaredError,
   type Program,
   randomNormal,
   type Tensor,
+  treeLeaves,
 } from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
 import { create } from 'webgpu';
@@ -32,6 +36,7 @@ import { openWebGPUNode } from '../packages/tensor/src/node/webgpu.ts';
 const { values: options } = parseArgs({
   options: {
     device: { type: 'string' },
+    run: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     child: { type: 'boolean', default: false },
   },
@@ -45,29 +50,37 @@ interface Timing {
   readonly cold: number;
   readonly cached: number;
   readonly kernels: number;
+  /** The first step, its loss read, once the program is ready; null where none is taken. */
+  readonly run: number | null;
 }
 
 if (options.child) console.log(JSON.stringify(await measure(options.device!)));
 else {
   const devices = options.device === undefined ? ['null', 'wasm', 'lavapipe'] : [options.device];
-  const timings = devices.map((device) => medians(Array.from({ length: RUNS }, () => inChild(device))));
+  const runs = options.run ? 1 : RUNS;
+  const timings = devices.map((device) => medians(Array.from({ length: runs }, () => inChild(device))));
   if (options.json) console.log(JSON.stringify(timings, null, 2));
   else {
-    console.log('device     kernels  cold ms  cached ms');
-    for (const { device, kernels, cold, cached } of timings) {
+    console.log(`device     kernels  cold ms  cached ms${options.run ? '  first step ms' : ''}`);
+    for (const { device, kernels, cold, cached, run } of timings) {
       const columns = [
         String(kernels).padStart(7),
         cold.toFixed(0).padStart(8),
         cached.toFixed(1).padStart(10),
+        run === null ? '' : run.toFixed(0).padStart(15),
       ];
-      console.log(`${device.padEnd(10)} ${columns.join(' ')}`);
+      console.log(`${device.padEnd(10)} ${columns.join(' ').trimEnd()}`);
     }
   }
 }
 
 function inChild(device: string): Timing {
-  const argv = [...process.execArgv, fileURLToPath(import.meta.url), '--child', '--device', device];
-  const { status, stdout, stderr } = spawnSync(process.execPath, argv, { encoding: 'utf8' });
+  const own = ['--child', '--device', device, ...(options.run ? ['--run'] : [])];
+  const argv = [...process.execArgv, fileURLToPath(import.meta.url), ...own];
+  const { status, stdout, stderr } = spawnSync(process.execPath, argv, {
+    env: { ...process.env, ...(options.run && { MESA_SHADER_CACHE_DISABLE: 'true' }) },
+    encoding: 'utf8',
+  });
   if (status !== 0) throw new Error(`compile-time: ${device} failed; ${stderr}`);
   return JSON.parse(stdout) as Timing;
 }
@@ -132,6 +145,16 @@ async function measure(name: string): Promise<Timing> {
   const again: number[] = [];
   for (let i = 0; i < CACHED; i += 1) again.push(await timed());
   again.sort((a, b) => a - b);
+  let run: number | null = null;
+  if (options.run) {
+    await evaluate([...treeLeaves(state), ...treeLeaves(batch)], device);
+    const compiled = compile(step, { device, donate: { 0: 'state' } });
+    await compiled.prepare(state, batch);
+    const began = performance.now();
+    const { loss } = await compiled(state, batch);
+    await item(loss);
+    run = performance.now() - began;
+  }
   await device.close();
-  return { device: name, cold, cached: again[CACHED >> 1]!, kernels: program!.kernelCount };
+  return { device: name, cold, cached: again[CACHED >> 1]!, kernels: program!.kernelCount, run };
 }
