@@ -5,10 +5,9 @@
  * A replayed training step, from the call to the submit, and one tiny op, from the call to the submit.
  */
 import { add, compile, evaluate, type Tensor, tensor, treeLeaves, treeMap, zeros } from '@deftjs/tensor';
-import { create } from 'webgpu';
-import { openWebGPUNode } from '../packages/tensor/src/node/webgpu.ts';
 import type { WebGPUDevice } from '../packages/tensor/src/webgpu/index.ts';
 import { tensorsOf, trainStart, trainStep } from './deft.ts';
+import { openNull } from './null.ts';
 import { inputsOf, type Row, rows } from './rows.ts';
 
 interface Cost {
@@ -68,11 +67,7 @@ async function trainingStep(device: WebGPUDevice, row: Row): Promise<Cost> {
   return cost;
 }
 
-const gpu = create(['backend=null']);
-const adapter = await gpu.requestAdapter();
-if (adapter === null) throw new Error('host-cost: Dawn has no null backend here');
-const choice = { kind: 'hardware', why: '', description: 'null backend', isSoftware: true } as const;
-const device = await openWebGPUNode({ gpu, adapter, choice });
+const device = await openNull();
 const costs: Cost[] = [];
 for (const row of rows.filter(({ mode }) => mode === 'train')) costs.push(await trainingStep(device, row));
 

@@ -97,6 +97,24 @@ export function withExpressions(draft: Draft, change: (expr: Expr) => Expr): Dra
   return draft.kind === 'reduce' ? { ...draft, body: change(draft.body), output } : { ...draft, output };
 }
 
+/** The kernel with each of its outputs changed. */
+export function withOutputs<K extends Draft>(draft: K, change: <T extends Output>(output: T) => T): K {
+  const changed =
+    'outputs' in draft ? { outputs: draft.outputs.map(change) } : { output: change(draft.output) };
+  return { ...draft, ...changed };
+}
+
+/** The kernel with each read of its loop, those of expressions aside, changed. */
+export function withLoopReads<K extends Draft>(
+  draft: K,
+  change: <T extends { readonly binding: number }>(read: T) => T,
+): K {
+  if (draft.kind === 'contract') return { ...draft, a: change(draft.a), b: change(draft.b) };
+  if (draft.kind === 'attend') return { ...draft, operands: mapOperands(draft.operands, change)! };
+  if (draft.kind !== 'scatter') return draft;
+  return { ...draft, index: change(draft.index), values: change(draft.values) };
+}
+
 /** The bindings that a loop reads besides its expressions. */
 function operandsOfLoop(draft: Draft): number[] {
   if (draft.kind === 'contract') return [draft.a.binding, draft.b.binding];

@@ -1,7 +1,7 @@
 /** Drafts into a plan: values become buffers, and each kernel numbers the ones it reads. */
 import type { DType } from '../dtype.ts';
 import type { Kernel, Output, Plan, PlanBuffer } from '../kernel.ts';
-import { type Draft, mapOperands, valuesRead } from './drafts.ts';
+import { type Draft, valuesRead, withExpressions, withLoopReads, withOutputs } from './drafts.ts';
 import { mapReads } from './expression.ts';
 import type { Part } from './parts.ts';
 
@@ -16,47 +16,16 @@ function finishKernel(
   const bindings = values.map((value) => ({ buffer: bufferOf(value), dtype: dtypeOf(value) }));
   const bindingOf = new Map(values.map((value, binding) => [value, binding]));
   const bind = mapReads((read) => ({ ...read, binding: bindingOf.get(read.binding)! }));
-  const finishOutput = <T extends Output>(output: T): T => {
+  const placed = <T extends Output>(output: T): T => {
     const part = parts.get(output.buffer);
-    const place = part
-      ? { buffer: bufferOf(part.whole), offset: part.start }
-      : { buffer: bufferOf(output.buffer) };
-    return { ...output, ...place, expr: bind(output.expr) };
+    if (part) return { ...output, buffer: bufferOf(part.whole), offset: part.start };
+    return { ...output, buffer: bufferOf(output.buffer) };
   };
-  const operand = <T extends { readonly binding: number }>(read: T): T => ({
+  const bound = withLoopReads(withExpressions(draft, bind) as Kernel, (read) => ({
     ...read,
     binding: bindingOf.get(read.binding)!,
-  });
-  switch (draft.kind) {
-    case 'map':
-      return { ...draft, bindings, outputs: draft.outputs.map(finishOutput) };
-    case 'attend': {
-      const outputs = draft.outputs.map((output) => ({ ...output, ...finishOutput(output) }));
-      return { ...draft, bindings, outputs, operands: mapOperands(draft.operands, operand)! };
-    }
-    case 'reduce':
-      return { ...draft, bindings, body: bind(draft.body), output: finishOutput(draft.output) };
-    case 'rows': {
-      const folds = draft.folds.map(({ fold, body }) => ({ fold, body: bind(body) }));
-      return { ...draft, bindings, folds, outputs: draft.outputs.map(finishOutput) };
-    }
-    case 'contract':
-      return {
-        ...draft,
-        bindings,
-        a: operand(draft.a),
-        b: operand(draft.b),
-        output: finishOutput(draft.output),
-      };
-    case 'scatter':
-      return {
-        ...draft,
-        bindings,
-        index: operand(draft.index),
-        values: operand(draft.values),
-        output: finishOutput(draft.output),
-      };
-  }
+  }));
+  return { ...withOutputs(bound, placed), bindings };
 }
 
 /** A value and the buffer that holds it. */

@@ -14,7 +14,7 @@ import { contiguousView, padView, permuteView, type View } from '../view.ts';
 import { consumersOf, countUsers, demandedNodes } from './consumers.ts';
 import { readThroughCopies } from './copies.ts';
 import { isWorthKeeping, isWorthKeepingBefore } from './cost.ts';
-import { type Draft, mapOperands, maxBuffers, valuesRead, withExpressions, writesOf } from './drafts.ts';
+import { type Draft, maxBuffers, valuesRead, withExpressions, withLoopReads, writesOf } from './drafts.ts';
 import { foldEpilogues } from './epilogue.ts';
 import { Expressions, isWhole, type Load, readsOf, type ViewMap, walk } from './expression.ts';
 import { joinFolds } from './folds.ts';
@@ -90,14 +90,7 @@ function neededDrafts(drafts: readonly Draft[], outputs: readonly number[]): Dra
 /** The draft with every value that it reads under another name. */
 function withReads(draft: Draft, rename: (value: number) => number, expressions: Expressions): Draft {
   const renamed = withExpressions(draft, (expr) => expressions.rename(expr, rename));
-  const operand = <T extends { readonly binding: number }>(read: T): T => ({
-    ...read,
-    binding: rename(read.binding),
-  });
-  if (renamed.kind === 'contract') return { ...renamed, a: operand(renamed.a), b: operand(renamed.b) };
-  if (renamed.kind === 'attend') return { ...renamed, operands: mapOperands(renamed.operands, operand)! };
-  if (renamed.kind !== 'scatter') return renamed;
-  return { ...renamed, index: operand(renamed.index), values: operand(renamed.values) };
+  return withLoopReads(renamed, (read) => ({ ...read, binding: rename(read.binding) }));
 }
 
 class Builder {

@@ -5,9 +5,16 @@
  * beginnings taken out of the views and given to the bindings instead, one piece of code serves all of them.
  */
 import { bytesPerElement, type DType } from '../dtype.ts';
-import type { Kernel, Operand, Output } from '../kernel.ts';
+import type { Kernel, Operand } from '../kernel.ts';
 import { rangeOf, type View } from '../view.ts';
-import { expressionsOf, lengthsOf, mapOperands, outputsOf, withExpressions } from './drafts.ts';
+import {
+  expressionsOf,
+  lengthsOf,
+  outputsOf,
+  withExpressions,
+  withLoopReads,
+  withOutputs,
+} from './drafts.ts';
 import { mapReads, readsOf } from './expression.ts';
 
 /** Where bindings may begin: what WebGPU guarantees to take. */
@@ -49,32 +56,19 @@ export function spanned(kernel: Kernel, placeOf: (buffer: number) => number): Sp
   if ([...spans.values()].every(({ start }) => start === 0)) return { kernel, spans };
 
   const startOf = (buffer: number): number => spans.get(placeOf(buffer))!.start;
-  const moved = ({ offset, ...rest }: View, binding: number): View => ({
-    ...rest,
-    offset: offset - startOf(kernel.bindings[binding]!.buffer),
-  });
-  const read = mapReads((expr) => ({ ...expr, view: moved(expr.view, expr.binding) }));
-  const operand = (own: Operand): Operand => ({ ...own, view: moved(own.view, own.binding) });
-  const output = <T extends Output>(own: T): T => ({
-    ...own,
-    offset: (own.offset ?? 0) - startOf(own.buffer),
-  });
-  const inside = withExpressions(kernel, read) as Kernel;
-  switch (inside.kind) {
-    case 'map':
-    case 'rows':
-      return { kernel: { ...inside, outputs: inside.outputs.map(output) } as Kernel, spans };
-    case 'attend': {
-      const operands = mapOperands(inside.operands, operand)!;
-      return { kernel: { ...inside, operands, outputs: inside.outputs.map(output) }, spans };
-    }
-    case 'contract': {
-      const operands = { a: operand(inside.a), b: operand(inside.b) };
-      return { kernel: { ...inside, ...operands, output: output(inside.output) }, spans };
-    }
-    default:
-      return { kernel: { ...inside, output: output(inside.output) }, spans };
-  }
+  const moved = <T extends { readonly binding: number }>(read: T & { readonly view?: View }): T => {
+    const { binding, view } = read;
+    if (view === undefined) return read; // a scatter's, from the start of its place
+    return { ...read, view: { ...view, offset: view.offset - startOf(kernel.bindings[binding]!.buffer) } };
+  };
+  const inside = withLoopReads(withExpressions(kernel, mapReads(moved)) as Kernel, moved);
+  return {
+    kernel: withOutputs(inside, (output) => ({
+      ...output,
+      offset: (output.offset ?? 0) - startOf(output.buffer),
+    })),
+    spans,
+  };
 }
 
 /** What the kernel reads and writes; reads that guards exclude count, too. */

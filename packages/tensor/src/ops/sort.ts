@@ -42,6 +42,11 @@ import { full, iota } from './source.ts';
 /** A row of elements as they meet each other: once along i, once along j. */
 type Compared = readonly [x: Tensor, missing: Tensor | null];
 
+/** Which elements are NaN; null where none can be. */
+function missingOf(x: Tensor): Tensor | null {
+  return isFloat(x.dtype) ? isnan(x) : null;
+}
+
 /** a < b, where NaN is larger than every number and equal to itself. */
 function below([a, aMissing]: Compared, [b, bMissing]: Compared): Tensor {
   const smaller = less(a, b);
@@ -50,7 +55,7 @@ function below([a, aMissing]: Compared, [b, bMissing]: Compared): Tensor {
 
 /** Equation (1) along the last axis. */
 function ranks(x: Tensor, descending: boolean): Tensor {
-  const missing = isFloat(x.dtype) ? isnan(x) : null;
+  const missing = missingOf(x);
   const along = (axis: number): Compared => [unsqueeze(x, axis), missing && unsqueeze(missing, axis)];
   const [atI, atJ] = [along(-1), along(-2)];
   const [low, high] = descending ? [atJ, atI] : [atI, atJ];
@@ -100,7 +105,7 @@ function merged({ sorted, order }: Runs, length: number, descending: boolean): R
   const start = sub(at, k);
   const element = (place: Tensor): Compared => {
     const x = gather(sorted, place);
-    return [x, isFloat(x.dtype) ? isnan(x) : null];
+    return [x, missingOf(x)];
   };
   /** Whether a_i comes before b_j, or there is no b_j. */
   const comesFirst = (i: Tensor, j: Tensor): Tensor => {

@@ -22,7 +22,7 @@ interface Engine {
 export const engine = (globalThis as unknown as { readonly WebAssembly: Engine }).WebAssembly;
 
 /**
- * What the engine's work settles to, with a timer pending until then. Node up to 24 can hang where its event loop has
+ * What the engine's work settles to, with a timer pending until then. Node can hang where its event loop has
  * nothing left but such work: it waits for the compiler's threads, and they for a garbage collection of its (nodejs/node#54918).
  */
 export async function awake<T>(work: Promise<T>): Promise<T> {

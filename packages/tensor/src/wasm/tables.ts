@@ -7,7 +7,7 @@ const TABLES = 0;
 
 export class Tables {
   readonly #byArray = new Map<Int32Array, number>();
-  readonly #byContent = new Map<string, number>();
+  readonly #byHash = new Map<string, Int32Array>();
   readonly #parts: Int32Array[] = [];
   #length = 0;
 
@@ -39,14 +39,15 @@ export class Tables {
   #offset(table: Int32Array): number {
     const known = this.#byArray.get(table);
     if (known !== undefined) return known;
-    const content = `${table.length}:${hashWords(table)}`;
-    const offset = this.#byContent.get(content) ?? 4 * this.#length;
-    if (offset === 4 * this.#length) {
-      this.#parts.push(table);
-      this.#length += table.length;
-    }
+    const hash = `${table.length}:${hashWords(table)}`;
+    const twin = this.#byHash.get(hash);
+    const isTwin = twin?.every((word, i) => word === table[i]) ?? false;
+    const offset = isTwin ? this.#byArray.get(twin!)! : 4 * this.#length;
     this.#byArray.set(table, offset);
-    this.#byContent.set(content, offset);
+    if (isTwin) return offset;
+    this.#byHash.set(hash, table);
+    this.#parts.push(table);
+    this.#length += table.length;
     return offset;
   }
 }
