@@ -48,6 +48,8 @@ export interface Attending {
     readonly depth: number;
   }[];
   readonly results: readonly Gathered[];
+  /** Whether weights need the largest score and the sum of each row. */
+  readonly folds: boolean;
 }
 
 /** The launch of an attend kernel: of attention, of dQ, or of dK and dV. */
@@ -120,6 +122,7 @@ class Writer {
       swept: this.#holdsKeys ? kernel.queries : kernel.keys,
       products,
       results: gathered,
+      folds: !this.#isGradient,
     };
     this.#declareQuads();
     this.#team = module.capabilities.software ? subgroupTeam(this.#attending) : sharingTeam(this.#attending);

@@ -12,8 +12,10 @@ import { GROUP, LANE, loopStart } from './launch.ts';
 import { Statements } from './module.ts';
 import {
   addProducts,
+  alongRows,
   COLUMNS,
   fetchFirst,
+  inBlocks,
   Panel,
   panelBytes,
   rowOf,
@@ -170,8 +172,8 @@ const DOWN = 8;
 /** Teams that keep a device busy: rather than fewer, they get smaller. */
 const ENOUGH_TEAMS = 96;
 
-export function sharingTeam({ module, batch, held, swept, products, results }: Attending): Team {
-  const { subgroupSize, maxWorkgroupStorageBytes } = module.capabilities;
+export function sharingTeam({ module, batch, held, swept, products, results, folds }: Attending): Team {
+  const { subgroupSize, maxWorkgroupStorageBytes, unrolls: isWrittenOut } = module.capabilities;
   const down = batch * Math.ceil(held / (2 * DOWN * 8)) >= ENOUGH_TEAMS ? 2 * DOWN : DOWN;
   const lanes = down * SIDE;
   const groups = (columns: number): number => Math.ceil(columns / COLUMNS);
@@ -230,7 +232,7 @@ export function sharingTeam({ module, batch, held, swept, products, results }: A
       const [ofHeld, ofSwept] = [left, right].map((panel) => (quad: string) => panel.quad(step, quad));
       addProducts(block, share, ofHeld!, ofSwept!, (r) => `${name}${r}`);
     };
-    return { panels: [left, right], depth, multiply, isWrittenOut: false };
+    return { panels: [left, right], depth, multiply, isWrittenOut };
   };
   /** The weighted rows of the items at hand, for each group of columns. */
   const gathersOf = (body: Statements, { sums, rows: operand, columns }: Gathered): Stretch[] =>
@@ -249,7 +251,7 @@ export function sharingTeam({ module, batch, held, swept, products, results }: A
           (r) => `${sums}${r}_${c}`,
         );
       };
-      return { panels: [panel], depth: COLUMNS, multiply, isWrittenOut: false };
+      return { panels: [panel], depth: COLUMNS, multiply, isWrittenOut };
     });
   /** Stores weights as [item][row]. The barrier after the first panel of their stretch is theirs too. */
   const storeWeights = (block: Statements, weights: string): void => {
@@ -286,8 +288,9 @@ export function sharingTeam({ module, batch, held, swept, products, results }: A
       // Workgroups that only round up the grid compute the last batch again and store nothing.
       body.line(`let slice = min(wanted, ${batch - 1}u);`);
       body.line(`let top = ${GROUP} % ${tilesDown}u * ${tile}u;`);
-      body.line(`let x = ${LANE} % ${SIDE}u;`);
-      body.line(`let y = ${LANE} / ${SIDE}u;`);
+      const { x, y } = folds ? alongRows : inBlocks;
+      body.line(`let x = ${x};`);
+      body.line(`let y = ${y};`);
       body.line(`let own = select(${held}u, top, wanted < ${batch}u);`);
     },
     sweep: (body, sweep, first, weigh) => {

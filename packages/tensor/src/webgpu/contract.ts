@@ -15,7 +15,7 @@ import type { Capabilities } from './capabilities.ts';
 import { Emitter, type Value } from './emitter.ts';
 import { type Launch, launch, spaces } from './launch.ts';
 import { functionsOf } from './map.ts';
-import { matrixTile, suitsMatrices } from './matrixTile.ts';
+import { matrixTile, matrixTiling } from './matrixTile.ts';
 import { Module, Statements } from './module.ts';
 import { Operand } from './operand.ts';
 import { type Coordinate, coordinatesOf, decompose, isQuadView, Point } from './point.ts';
@@ -99,9 +99,9 @@ export function emitContract(
   const single = tilingOf(contraction, choose); // before results are planned: small tiles give up quads
   const parts = { kernel, bindings, swapped, contraction };
   const results = planResults(parts);
-  const tiling = suitsMatrices(contraction) ? matrixTile(contraction) : single;
+  const matrices = matrixTiling(contraction);
   const body = new Statements(module);
-  const tile = tiling(body);
+  const tile = (matrices === null ? single : matrixTile(contraction, matrices))(body);
   tile.visit(body, (block, row, column, result) => {
     storeResult(parts, results, tile.slice, block, row, column, result);
   });

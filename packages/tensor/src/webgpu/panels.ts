@@ -239,6 +239,19 @@ function turnOf(
   return turn;
 }
 
+/** WGSL of an invocation's place, in a workgroup of SIDE columns, where a subgroup's lanes have as few rows as possible. */
+export const alongRows = { x: `${LANE} % ${SIDE}u`, y: `${LANE} / ${SIDE}u` };
+/** And where they have eight columns and four rows: so they read the least from panels. */
+export const inBlocks = inBlocksOf(8, 4);
+
+function inBlocksOf(across: number, down: number): typeof alongRows {
+  const block = `${LANE} / ${across * down}u`;
+  return {
+    x: `${block} % ${SIDE / across}u * ${across}u + ${LANE} % ${across}u`,
+    y: `${block} / ${SIDE / across}u * ${down}u + ${LANE} / ${across}u % ${down}u`,
+  };
+}
+
 /** The part of a tile that an invocation has, in a workgroup of `down` rows of invocations. */
 export interface Share {
   /** Its rows, and its quads of columns. */

@@ -3,12 +3,12 @@
  * one or two quads of columns from there.
  */
 import type { Contraction, EachResult, Tile } from './contract.ts';
-import { LANE } from './launch.ts';
 import type { Statements } from './module.ts';
 import {
   addProducts,
   COLUMNS,
   fetchFirst,
+  inBlocks,
   Panel,
   panelBytes,
   rowOf,
@@ -36,9 +36,6 @@ const ENOUGH_TILES = { shared: 128, large: 192 };
 
 /** Elements of large tiles to those of the four smaller tiles of each, at most: what lies beyond the output is lost. */
 const MOST_WASTE = 1.25;
-
-/** Lanes of the subgroups that a workgroup's rows and columns are laid out for. */
-const SUBGROUP = { across: 8, down: 4 };
 
 /** Tiles of an output of so many rows and columns. */
 export function sharedTiles(extents: Extents, { kind, height }: SharedTiling): number {
@@ -76,11 +73,7 @@ export function sharedTile(contraction: Contraction, tiling: SharedTiling): (bod
   const [tall, lanes] = [down * height, down * SIDE];
   return (body) => {
     const { slice, top, first, limited } = placeTile(body, contraction, { tall, wide: width });
-    // A subgroup's invocations have eight columns and four rows: so they read the least from panels.
-    const { across: w, down: h } = SUBGROUP;
-    const [group, lane] = [body.let('u32', `${LANE} / ${w * h}u`), body.let('u32', `${LANE} % ${w * h}u`)];
-    const x = body.let('u32', `${group} % ${SIDE / w}u * ${w}u + ${lane} % ${w}u`);
-    const y = body.let('u32', `${group} / ${SIDE / w}u * ${h}u + ${lane} / ${w}u`);
+    const [x, y] = [body.let('u32', inBlocks.x), body.let('u32', inBlocks.y)];
     const share = { height, wide, down, x, y };
     const own = limited(body, top);
     const quads = Array.from({ length: wide }, (_, c) => c);
