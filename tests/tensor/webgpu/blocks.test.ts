@@ -59,7 +59,9 @@ describeWebGPU('rows that share what they read', () => {
   ])('%s', async (_, compute, shape, vector, expected) => {
     const inputs = [of(shape, 1), of(vector, 2), of(vector, 3)] as const;
     const compiled = compile(compute, { device });
-    expect(await compiled.explain(...inputs)).toContain(expected);
+    // Which kernel it is depends on the lanes of a team; on a GPU only the results are looked at.
+    const { subgroupSize } = device.capabilities;
+    if (subgroupSize === 8) expect(await compiled.explain(...inputs)).toContain(expected);
     const results = await compiled(...inputs);
     const truths = await compile(compute, { device: other })(...inputs);
     for (const [i, result] of results.entries()) {
