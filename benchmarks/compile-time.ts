@@ -2,7 +2,7 @@
  * How long a training step takes to compile before its first run: the shipped UNet (models/world-base/unet) with all of its
  * weights trained by AdamW under a global norm, packed, from the call of `prepare` to a program that is ready.
  *
- *     node --import tsx --conditions=@deftjs/source benchmarks/compile-time.ts [--device null|wasm|lavapipe] [--run] [--json]
+ *     npm run bench:compile -- [--device null|wasm|lavapipe] [--run] [--json]
  *
  * Each run is a process of its own. `cold` is its first compilation; `cached` another one of the same step, which finds
  * the code of the first. The null backend of Dawn validates every kernel and computes nothing: what is left is ours and
@@ -98,8 +98,8 @@ async function open(name: string): Promise<Device> {
 
 async function measure(name: string): Promise<Timing> {
   const device = await open(name);
-  const config = fileURLToPath(new URL('../models/world-base/unet/config.json', import.meta.url));
-  const unet = new UNet2DConditionModel(JSON.parse(readFileSync(config, 'utf8')));
+  const config = readFileSync('models/world-base/unet/config.json', 'utf8'); // of the repository, where npm runs this
+  const unet = new UNet2DConditionModel(JSON.parse(config));
   initialize(unet, 0);
   const packed = packing(trainableState(unet));
   const weights = packed.pack(trainableState(unet));

@@ -75,16 +75,19 @@ function unnamed(tensor: Tensor): Tensor {
   return named;
 }
 
-/** The applied tensors that the graph's outputs are computed by, inputs before consumers, cut at the graph's inputs. */
-function applicationsOf(graph: Graph): Applied[] {
-  const seen = new Set<Tensor>(graph.inputs);
+/**
+ * The applied tensors that the graph's outputs are computed by, inputs before consumers, cut at the graph's inputs; and
+ * the number of each tensor, the inputs first.
+ */
+function applicationsOf(graph: Graph): { order: Applied[]; numbers: ReadonlyMap<Tensor, number> } {
+  const numbers = new Map<Tensor, number>(graph.inputs.map((input, i) => [input, i]));
   const order: Applied[] = [];
   // Two stacks in step: tensors on the way to the one that is visited, and which of its inputs comes next.
   const path: Applied[] = [];
   const next: number[] = [];
   const visit = (tensor: Tensor): void => {
-    if (seen.has(tensor)) return;
-    seen.add(tensor);
+    if (numbers.has(tensor)) return;
+    numbers.set(tensor, -1); // on its way
     if (!isApplied(tensor)) {
       const what = `a leaf of shape ${formatShape(tensor.shape)} (${tensor.source.kind})`;
       throw new Error(`internal: lower: ${what} is not among the graph's inputs`);
@@ -98,7 +101,9 @@ function applicationsOf(graph: Graph): Applied[] {
       const top = path.length - 1;
       const input = path[top]!.source.inputs[next[top]!];
       if (input === undefined) {
-        order.push(path.pop()!);
+        const done = path.pop()!;
+        numbers.set(done, graph.inputs.length + order.length);
+        order.push(done);
         next.pop();
       } else {
         next[top]! += 1;
@@ -106,7 +111,7 @@ function applicationsOf(graph: Graph): Applied[] {
       }
     }
   }
-  return order;
+  return { order, numbers };
 }
 
 /**
@@ -128,7 +133,7 @@ export function readGraph(graph: Graph): Ir {
     });
   }
   const known = new Map<string, number>();
-  for (const tensor of applicationsOf(graph)) {
+  for (const tensor of applicationsOf(graph).order) {
     const { op, attrs, inputs: operands } = tensor.source;
     const inputs: readonly number[] = operands.map((input) => ids.get(unnamed(input))!);
     const key = `${opId(op)} ${inputs.join(',')} ${attrsKey(attrs)}`;
@@ -234,20 +239,16 @@ function joinParts(
 
 /** Text that is equal for two graphs only when one program computes both. */
 export function graphKey(graph: Graph): string {
-  const ids = new Map<Tensor, number>();
+  const { order, numbers } = applicationsOf(graph);
   let text = '';
-  for (const input of graph.inputs) {
-    text += `${ids.size}:${input.dtype}${formatShape(input.shape)};`;
-    ids.set(input, ids.size);
+  for (const input of graph.inputs)
+    text += `${numbers.get(input)!}:${input.dtype}${formatShape(input.shape)};`;
+  for (const { source } of order) {
+    text += `${opId(source.op)} `;
+    for (const input of source.inputs) text += `${numbers.get(unnamed(input))!},`;
+    text += `${attrsKey(source.attrs)};`;
   }
-  for (const tensor of applicationsOf(graph)) {
-    const { op, attrs, inputs } = tensor.source;
-    text += `${opId(op)} `;
-    for (const input of inputs) text += `${ids.get(unnamed(input))!},`;
-    text += `${attrsKey(attrs)};`;
-    ids.set(tensor, ids.size);
-  }
-  for (const output of graph.outputs) text += `${ids.get(unnamed(output))!},`;
+  for (const output of graph.outputs) text += `${numbers.get(unnamed(output))!},`;
   for (const [output, input] of graph.donations) text += `;${output}=${input}`;
   return text;
 }

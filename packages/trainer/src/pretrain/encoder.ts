@@ -100,10 +100,10 @@ export async function pretrainEncoder(config: EncoderConfig, run: Run, signal: A
   const model = new CLIPModel(worldEncoderConfig(shape));
   initialize(model, config.seed);
   const lesson = lessonOf(model, config);
-  const { state, losses } = await runPretraining(model, config, lesson, { run, device, signal });
+  const { average, losses } = await runPretraining(model, config, lesson, { run, device, signal });
   beat('other');
-  const weights = { ...stateOf(model), ...state.average };
-  const share = await retrieval(model, shape.picture_size, state.average, device);
+  const weights = { ...stateOf(model), ...average };
+  const share = await retrieval(model, shape.picture_size, average, device);
   console.log(`${share.toFixed(2)} of ${lookedAmong} held-out captions find their own picture`);
   await saveEncoder(run, config, weights);
   run.write('encoder/retrieval.json', json({ captions: lookedAmong, seed: heldOutWorld, found: share }));

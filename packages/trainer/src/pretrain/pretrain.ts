@@ -142,16 +142,16 @@ export async function pretrain(config: PainterConfig, run: Run, signal: AbortSig
     run,
     device,
     signal,
-    after: async ({ average }, done) => {
+    after: async (average, done) => {
       if (!isSampled(done)) return;
       beat('other');
       await writeSamples(config, model, average, run, done, device);
     },
   });
-  const { state, done } = finished;
-  if (!isSampled(done)) await writeSamples(config, model, state.average, run, done, device);
+  const { average, done } = finished;
+  if (!isSampled(done)) await writeSamples(config, model, average, run, done, device);
   await saveBase((name, data) => run.write(`base/${name}`, data), model, {
-    weights: { ...stateOf(model), ...state.average },
+    weights: { ...stateOf(model), ...average },
   });
   const points = finished.losses.map((loss, i) => ({ step: i + 1, loss }));
   run.write('loss.png', await chartPng(await lossChart(points, config.name)));

@@ -1,12 +1,23 @@
 /** What every pretraining job does: steps of gradient, clipping, AdamW and a moving average of the weights. */
 import { valueAndGrad } from '@deftjs/autograd';
 import { type Module, setTraining, trainableState, withState } from '@deftjs/autograd/nn';
-import { adamW, clipByGlobalNorm, cosine, movingAverage, warmup } from '@deftjs/autograd/optim';
+import {
+  adamW,
+  clipByGlobalNorm,
+  cosine,
+  movingAverage,
+  type Packing,
+  packing,
+  type Vectors,
+  warmup,
+} from '@deftjs/autograd/optim';
 import {
   alias,
   compile,
   type Device,
+  evaluate,
   item,
+  scope,
   type Tensor,
   type Tree,
   tensor,
@@ -17,16 +28,28 @@ import type { PretrainConfig } from '../config/index.ts';
 import type { Run } from '../runs/index.ts';
 import { guarded } from '../train/finite.ts';
 import { averageDecay } from '../train/rates.ts';
-import { type Finished, runSteps, type Taken } from '../train/steps.ts';
+import { runSteps, type Taken } from '../train/steps.ts';
 
 export type Weights = Record<string, Tensor>;
 
 /** Everything that a step changes; `average` is the moving average of the weights, which is what is shipped. */
-export type PretrainState = {
-  readonly weights: Weights;
-  readonly optimizer: ReturnType<ReturnType<typeof adamW>['init']>;
-  readonly average: Weights;
+type StateOf<P extends Tree> = {
+  readonly weights: P;
+  readonly optimizer: { readonly step: Tensor; readonly m: P; readonly v: P };
+  readonly average: P;
 };
+
+/** As steps have it: a few vectors, so that the update of all weights is a few kernels. */
+type Packed = StateOf<Vectors>;
+
+/** As checkpoints have it: by the names of the weights. */
+type Named = StateOf<Weights>;
+
+function mapState<P extends Tree, Q extends Tree>(state: StateOf<P>, f: (part: P) => Q): StateOf<Q> {
+  const { weights, optimizer, average } = state;
+  const { step, m, v } = optimizer;
+  return { weights: f(weights), optimizer: { step, m: f(m), v: f(v) }, average: f(average) };
+}
 
 /** What a job trains on. */
 export interface Lesson<B extends Tree> {
@@ -36,9 +59,13 @@ export interface Lesson<B extends Tree> {
   loss(batch: B): Tensor;
 }
 
-function optimizerOf(config: PretrainConfig) {
+function packingOf(model: Module): Packing<Weights> {
   // Norms and biases are not decayed.
   const groups = [{ match: (path: string) => /bias$|norm/.test(path), weightDecay: 0 }];
+  return packing(trainableState(model), groups);
+}
+
+function optimizerOf(config: PretrainConfig, { groups }: Packing<Weights>) {
   return adamW({ betas: [0.9, 0.99], weightDecay: config.weight_decay, groups });
 }
 
@@ -50,37 +77,36 @@ function learningRates(config: PretrainConfig): (step: number) => number {
 }
 
 /** The state that training starts from. */
-function firstState(model: Module, config: PretrainConfig): PretrainState {
+function firstState(model: Module, config: PretrainConfig, packed: Packing<Weights>): Packed {
   // Steps use their state up, so it must not be the model's own tensors, nor one tensor twice.
-  const copy = (): Weights => treeMap(alias, trainableState(model));
+  const copy = (): Vectors => packed.pack(treeMap(alias, trainableState(model)));
   const weights = copy();
-  return { weights, optimizer: optimizerOf(config).init(weights), average: copy() };
+  const optimizer = optimizerOf(config, packed).init(weights) as Packed['optimizer'];
+  return { weights, optimizer, average: copy() };
 }
 
 /** The training step of a model: one compiled program. The state passed in is used up. */
 function pretrainStep<B extends Tree>(
   model: Module,
   config: PretrainConfig,
+  packed: Packing<Weights>,
   lesson: Lesson<B>,
   device: Device,
-): (state: PretrainState, step: number) => Promise<Taken<PretrainState>> {
+): (state: Packed, step: number) => Promise<Taken<Packed>> {
   setTraining(model, true);
-  const optimizer = optimizerOf(config);
+  const optimizer = optimizerOf(config, packed);
   const schedule = learningRates(config);
   const compiled = compile(
-    (state: PretrainState, batch: B, learningRate: Tensor, decay: Tensor) => {
+    (state: Packed, batch: B, learningRate: Tensor, decay: Tensor) => {
       const loss = (weights: Weights): Tensor => withState(model, weights, () => lesson.loss(batch));
-      const { value, gradient } = valueAndGrad(loss)(state.weights);
-      const { clipped, norm } = clipByGlobalNorm(gradient, config.max_grad_norm);
+      const { value, gradient } = valueAndGrad(loss)(packed.unpack(state.weights));
+      const { clipped, norm } = clipByGlobalNorm(packed.pack(gradient), config.max_grad_norm);
       const { parameters: weights, state: next } = optimizer.update(state.weights, clipped, state.optimizer, {
         learningRate,
       });
       const average = movingAverage(state.average, weights, decay);
-      return {
-        state: guarded(value, norm, { weights, optimizer: next, average }, state),
-        loss: value,
-        norm,
-      };
+      const after = { weights, optimizer: next as Packed['optimizer'], average };
+      return { state: guarded(value, norm, after, state), loss: value, norm };
     },
     { device, donate: { 0: 'state' } },
   );
@@ -99,29 +125,50 @@ export interface PretrainRun {
   readonly run: Run;
   readonly device: Device;
   readonly signal: AbortSignal;
-  /** Called when `done` steps are done, before a checkpoint of them is saved. */
-  readonly after?: (state: PretrainState, done: number) => Promise<void>;
+  /** Called with the averaged weights when `done` steps are done, before a checkpoint of them is saved. */
+  readonly after?: (average: Weights, done: number) => Promise<void>;
+}
+
+/** What a job has learnt. */
+export interface Learnt {
+  readonly average: Weights;
+  readonly done: number;
+  /** The loss of each step from the first. */
+  readonly losses: readonly number[];
 }
 
 /** Takes the steps of the job that are left, until its time is up or the signal is given. @throws {UserError} as `runSteps` */
-export function runPretraining<B extends Tree>(
+export async function runPretraining<B extends Tree>(
   model: Module,
   config: PretrainConfig,
   lesson: Lesson<B>,
   { run, device, signal, after }: PretrainRun,
-): Promise<Finished<PretrainState>> {
+): Promise<Learnt> {
   const began = performance.now();
   const isOutOfTime = (): boolean =>
     config.minutes !== null && performance.now() - began > 60_000 * config.minutes;
-  return runSteps<PretrainState>({
+  const packed = packingOf(model);
+  /** The tensors of a state by the names of the weights, computed. */
+  const named = async <T extends Tree>(unpacked: T): Promise<T> => {
+    await evaluate(treeLeaves(unpacked), device);
+    return unpacked;
+  };
+  const { state, done, losses } = await runSteps<Packed, Named>({
     label: `pretrain ${config.name}`,
     run,
     total: config.steps,
     checkpointEvery: config.checkpoint_every,
     keepCheckpoints: config.keep_checkpoints,
-    first: firstState(model, config),
-    step: pretrainStep(model, config, lesson, device),
+    first: firstState(model, config, packed),
+    kept: {
+      of: (own) => named(mapState(own, packed.unpack)),
+      stateOf: (own) => mapState(own, packed.pack),
+    },
+    step: pretrainStep(model, config, packed, lesson, device),
     stop: () => signal.aborted || isOutOfTime(),
-    ...(after && { after }),
+    ...(after && {
+      after: (own, steps) => scope(async () => after(await named(packed.unpack(own.average)), steps)),
+    }),
   });
+  return { average: await named(packed.unpack(state.average)), done, losses };
 }

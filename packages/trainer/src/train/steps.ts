@@ -4,7 +4,7 @@
  * A job's data are a pure function of the step number and its state is one tree of tensors, so a checkpoint is that tree
  * and the losses so far, and a resumed run computes what an uninterrupted one would have.
  */
-import { eventLoopTurn, type Tree } from '@deftjs/tensor';
+import { eventLoopTurn, scope, type Tree } from '@deftjs/tensor';
 import { beat, openProgress } from '../progress/index.ts';
 import { openStepLog, type Run, type StepValues } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
@@ -24,7 +24,13 @@ export interface Taken<S> {
   readonly measured: StepValues;
 }
 
-export interface Steps<S extends Tree> {
+/** How a state is kept in checkpoints: as another tree, whose tensors are new ones or the state's own. */
+export interface Kept<S extends Tree, K extends Tree> {
+  of(state: S): Promise<K>;
+  stateOf(kept: K): S;
+}
+
+export interface Steps<S extends Tree, K extends Tree = S> {
   readonly label: string;
   readonly run: Run;
   readonly total: number;
@@ -32,6 +38,8 @@ export interface Steps<S extends Tree> {
   readonly keepCheckpoints: number;
   /** The state that a new run starts from; a resumed one takes its shapes from it. */
   readonly first: S;
+  /** Default: as it is. */
+  readonly kept?: Kept<S, K>;
   /** Takes step `step` (counted from 0); the state passed in is used up. */
   step(state: S, step: number): Promise<Taken<S>>;
   /** Called when `done` steps are done, before a checkpoint of them is saved. */
@@ -50,7 +58,11 @@ export interface Finished<S> {
 }
 
 /** The state and the losses that the newest whole checkpoint holds, or null; tells of checkpoints it has to pass over. */
-async function restore<S extends Tree>(run: Run, like: S): Promise<Finished<S> | null> {
+async function restore<S extends Tree, K extends Tree>(
+  run: Run,
+  first: S,
+  kept: Kept<S, K>,
+): Promise<Finished<S> | null> {
   const { checkpoint, rejected } = run.newestCheckpoint();
   for (const { path, reason } of rejected) console.error(`deft: ${path} is passed over: ${reason}`);
   if (checkpoint === null) return null;
@@ -59,7 +71,8 @@ async function restore<S extends Tree>(run: Run, like: S): Promise<Finished<S> |
     if (found === undefined) throw new UserError(`${checkpoint.path}: ${name} is missing`);
     return found;
   };
-  const state = await decodeState(`${checkpoint.path}/${stateFile}`, bytes(stateFile), like);
+  const like = await kept.of(first);
+  const state = kept.stateOf(await decodeState(`${checkpoint.path}/${stateFile}`, bytes(stateFile), like));
   const losses = JSON.parse(new TextDecoder().decode(bytes(lossFile))) as number[];
   return { state, done: checkpoint.step, losses };
 }
@@ -68,9 +81,11 @@ async function restore<S extends Tree>(run: Run, like: S): Promise<Finished<S> |
  * Runs the steps that are left.
  * @throws {UserError} when the loss or anything measured is not finite; the checkpoint is of the step before
  */
-export async function runSteps<S extends Tree>(job: Steps<S>): Promise<Finished<S>> {
+export async function runSteps<S extends Tree, K extends Tree = S>(job: Steps<S, K>): Promise<Finished<S>> {
   const { run, total, checkpointEvery, keepCheckpoints } = job;
-  const before = await restore(run, job.first);
+  const asItIs: Kept<S, S> = { of: async (state) => state, stateOf: (state) => state };
+  const kept = job.kept ?? (asItIs as unknown as Kept<S, K>);
+  const before = await scope(() => restore(run, job.first, kept));
   let state = before?.state ?? job.first;
   let done = before?.done ?? 0;
   const losses = [...(before?.losses ?? [])];
@@ -80,7 +95,7 @@ export async function runSteps<S extends Tree>(job: Steps<S>): Promise<Finished<
     beat('other');
     log.flush();
     const files = new Map([
-      [stateFile, await encodeState(state)],
+      [stateFile, await scope(async () => encodeState(await kept.of(state)))],
       [lossFile, new TextEncoder().encode(JSON.stringify(losses))],
     ]);
     run.saveCheckpoint(done, files, keepCheckpoints);
