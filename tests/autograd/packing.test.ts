@@ -55,6 +55,20 @@ async function bits(tree: T.Tree): Promise<number[][]> {
 }
 
 describe('a packing', () => {
+  it('says where each tensor lies', async () => {
+    const property = fc.asyncProperty(shapes, async (of) => {
+      const weights = weightsOf(of);
+      const packed = packing(weights, groups);
+      const vectors = packed.pack(weights);
+      const cut = T.treeLeaves(weights).map(({ size }, i) => {
+        const { vector, start } = packed.places[i]!;
+        return T.narrow(vectors[vector]!, 0, start, size);
+      });
+      expect(await bits(cut)).toEqual(await bits(weights));
+    });
+    await fc.assert(property, { numRuns: 20 });
+  });
+
   it('gives back what was packed', async () => {
     const property = fc.asyncProperty(shapes, async (of) => {
       const weights = weightsOf(of);

@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import { join } from 'node:path';
 import { namedParameters } from '@deftjs/autograd/nn';
+import type { Vectors } from '@deftjs/autograd/optim';
 import { type Device, read, setDevice, type Tensor, tensor } from '@deftjs/tensor';
 import { openDevice } from '@deftjs/tensor/node';
 import { caption, renderScene, sampleScene, toPlanes } from '@deftjs/trainer';
@@ -10,7 +11,13 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { WorldModel } from '../../packages/trainer/src/base/world.ts';
 import { halveFrozen, recomputeBlocks } from '../../packages/trainer/src/train/memory.ts';
 import { applyMethod } from '../../packages/trainer/src/train/method.ts';
-import { faultOf, firstState, learnt, trainStep } from '../../packages/trainer/src/train/personalize.ts';
+import {
+  faultOf,
+  firstState,
+  learnt,
+  packingOf,
+  trainStep,
+} from '../../packages/trainer/src/train/personalize.ts';
 import { averageDecay, learningRates } from '../../packages/trainer/src/train/rates.ts';
 import { tinyConfig, tinyModel } from './tinyBase.ts';
 
@@ -47,7 +54,8 @@ async function stepped(
   await prepare?.(model);
   const { take: step } = trainStep(model, config, seen, device);
   let state = firstState(model, config);
-  const first = await valuesOf(state.weights);
+  const named = (vectors: Vectors) => valuesOf(packingOf(model, config).unpack(vectors));
+  const first = await named(state.weights);
   const losses: number[] = [];
   const norms: number[] = [];
   for (let i = 0; i < steps; i += 1) {
@@ -56,7 +64,8 @@ async function stepped(
     losses.push(taken.loss);
     norms.push(taken.measured.gradient_norm!);
   }
-  return { config, model, state, first, losses, norms, weights: await valuesOf(state.weights) };
+  const [weights, average] = [await named(state.weights), await named(learnt(state))];
+  return { config, model, state, first, losses, norms, weights, average };
 }
 
 /** The largest difference of two sets of weights, as a part of how far the first has moved. */
@@ -105,7 +114,7 @@ describe('a step', () => {
     const decayed = await stepped({ ...groups, ...decay }, { steps: 1 });
     const plain = await stepped(groups, { steps: 1 });
     expect(decayed.weights).toEqual(plain.weights); // at the start there is nothing to pull
-    const average = await valuesOf(learnt(decayed.state));
+    const { average } = decayed;
     for (const [path, values] of Object.entries(decayed.weights)) {
       const from = decayed.first[path]!;
       if (path.endsWith('deft_P')) expect(values).toEqual(from);

@@ -29,6 +29,8 @@ export type Vectors = { readonly [name: string]: Tensor };
 export interface Packing<P extends Tree> {
   /** The groups that the packing was made with, for an optimizer of its vectors. */
   readonly groups: readonly ParameterGroup[];
+  /** Where each parameter lies, in the order of `treeLeaves`: the name of its vector, and its first element there. */
+  readonly places: readonly { readonly vector: string; readonly start: number }[];
   /** A tree like the parameters as vectors. @throws ShapeError when it does not fit, DTypeError when types are mixed */
   pack(tree: P): Vectors;
   /** Vectors as a tree like the parameters. @throws ShapeError when they do not fit */
@@ -91,7 +93,10 @@ export function packing<P extends Tree>(parameters: P, groups: readonly Paramete
     );
     sizes.set(name, start);
   }
+  const placeOf: { vector: string; start: number }[] = [];
+  for (const [vector, own] of places) for (const { leaf, start } of own) placeOf[leaf] = { vector, start };
   return {
+    places: placeOf,
     groups: groups.map((group, i) => ({ ...group, match: (name) => name.endsWith(`.${i}`) })),
     pack(tree) {
       const [leaves] = leavesAlike('pack', parameters, { tensors: tree }) as [Tensor[]];

@@ -26,9 +26,10 @@ import {
 import { beat } from '../progress/index.ts';
 import { chartPng, lossChart } from '../report/index.ts';
 import type { Run } from '../runs/index.ts';
+import type { Weights } from '../train/packed.ts';
 import { caption, draws, maxTokens, renderScene, sampleScene, toPlanes } from '../world/index.ts';
 import { idsOf } from '../world/vocabulary.ts';
-import { type Lesson, runPretraining, type Weights } from './step.ts';
+import { type Lesson, runPretraining } from './step.ts';
 import { heldOutWorld } from './taskSheet.ts';
 
 /** Pictures [N, 3, S, S] in [-1, 1] and their captions, i32 [N, L]: number i belongs to number i. */

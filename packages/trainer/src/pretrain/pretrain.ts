@@ -12,10 +12,11 @@ import { beat } from '../progress/index.ts';
 import { chartPng, gridPng, lossChart } from '../report/index.ts';
 import type { Run } from '../runs/index.ts';
 import { type BatchTensors, batchTensors, errorsOf } from '../train/batch.ts';
+import type { Weights } from '../train/packed.ts';
 import { UserError } from '../userError.ts';
 import { instructionVocabulary, maxTokens, vocabulary } from '../world/index.ts';
 import { type InstructionMix, instructionBatch, worldBatch } from './batches.ts';
-import { type Lesson, runPretraining, type Weights } from './step.ts';
+import { type Lesson, runPretraining } from './step.ts';
 import { taskSheet } from './taskSheet.ts';
 
 function mixOf({ text_share: textShare, tasks, blend }: UnifiedJob): InstructionMix {

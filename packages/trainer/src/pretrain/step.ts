@@ -8,48 +8,31 @@ import {
   movingAverage,
   type Packing,
   packing,
-  type Vectors,
   warmup,
 } from '@deftjs/autograd/optim';
 import {
-  alias,
   compile,
   type Device,
-  evaluate,
   item,
   scope,
   type Tensor,
   type Tree,
   tensor,
   treeLeaves,
-  treeMap,
 } from '@deftjs/tensor';
 import type { PretrainConfig } from '../config/index.ts';
 import type { Run } from '../runs/index.ts';
 import { guarded } from '../train/finite.ts';
+import {
+  keptByName,
+  type PackedState,
+  packedState,
+  type StateOf,
+  unpacked,
+  type Weights,
+} from '../train/packed.ts';
 import { averageDecay } from '../train/rates.ts';
 import { runSteps, type Taken } from '../train/steps.ts';
-
-export type Weights = Record<string, Tensor>;
-
-/** Everything that a step changes; `average` is the moving average of the weights, which is what is shipped. */
-type StateOf<P extends Tree> = {
-  readonly weights: P;
-  readonly optimizer: { readonly step: Tensor; readonly m: P; readonly v: P };
-  readonly average: P;
-};
-
-/** As steps have it: a few vectors, so that the update of all weights is a few kernels. */
-type Packed = StateOf<Vectors>;
-
-/** As checkpoints have it: by the names of the weights. */
-type Named = StateOf<Weights>;
-
-function mapState<P extends Tree, Q extends Tree>(state: StateOf<P>, f: (part: P) => Q): StateOf<Q> {
-  const { weights, optimizer, average } = state;
-  const { step, m, v } = optimizer;
-  return { weights: f(weights), optimizer: { step, m: f(m), v: f(v) }, average: f(average) };
-}
 
 /** What a job trains on. */
 export interface Lesson<B extends Tree> {
@@ -76,15 +59,6 @@ function learningRates(config: PretrainConfig): (step: number) => number {
   return warmup(after, warmup_steps);
 }
 
-/** The state that training starts from. */
-function firstState(model: Module, config: PretrainConfig, packed: Packing<Weights>): Packed {
-  // Steps use their state up, so it must not be the model's own tensors, nor one tensor twice.
-  const copy = (): Vectors => packed.pack(treeMap(alias, trainableState(model)));
-  const weights = copy();
-  const optimizer = optimizerOf(config, packed).init(weights) as Packed['optimizer'];
-  return { weights, optimizer, average: copy() };
-}
-
 /** The training step of a model: one compiled program. The state passed in is used up. */
 function pretrainStep<B extends Tree>(
   model: Module,
@@ -92,20 +66,20 @@ function pretrainStep<B extends Tree>(
   packed: Packing<Weights>,
   lesson: Lesson<B>,
   device: Device,
-): (state: Packed, step: number) => Promise<Taken<Packed>> {
+): (state: PackedState, step: number) => Promise<Taken<PackedState>> {
   setTraining(model, true);
   const optimizer = optimizerOf(config, packed);
   const schedule = learningRates(config);
   const compiled = compile(
-    (state: Packed, batch: B, learningRate: Tensor, decay: Tensor) => {
+    (state: PackedState, batch: B, learningRate: Tensor, decay: Tensor) => {
       const loss = (weights: Weights): Tensor => withState(model, weights, () => lesson.loss(batch));
       const { value, gradient } = valueAndGrad(loss)(packed.unpack(state.weights));
       const { clipped, norm } = clipByGlobalNorm(packed.pack(gradient), config.max_grad_norm);
       const { parameters: weights, state: next } = optimizer.update(state.weights, clipped, state.optimizer, {
         learningRate,
       });
-      const average = movingAverage(state.average, weights, decay);
-      const after = { weights, optimizer: next as Packed['optimizer'], average };
+      const average = movingAverage(state.average!, weights, decay);
+      const after = { weights, optimizer: next as PackedState['optimizer'], average };
       return { state: guarded(value, norm, after, state), loss: value, norm };
     },
     { device, donate: { 0: 'state' } },
@@ -148,27 +122,19 @@ export async function runPretraining<B extends Tree>(
   const isOutOfTime = (): boolean =>
     config.minutes !== null && performance.now() - began > 60_000 * config.minutes;
   const packed = packingOf(model);
-  /** The tensors of a state by the names of the weights, computed. */
-  const named = async <T extends Tree>(unpacked: T): Promise<T> => {
-    await evaluate(treeLeaves(unpacked), device);
-    return unpacked;
-  };
-  const { state, done, losses } = await runSteps<Packed, Named>({
+  const { state, done, losses } = await runSteps<PackedState, StateOf<Weights>>({
     label: `pretrain ${config.name}`,
     run,
     total: config.steps,
     checkpointEvery: config.checkpoint_every,
     keepCheckpoints: config.keep_checkpoints,
-    first: firstState(model, config, packed),
-    kept: {
-      of: (own) => named(mapState(own, packed.unpack)),
-      stateOf: (own) => mapState(own, packed.pack),
-    },
+    first: packedState(model, packed, { keepsAverage: true }),
+    kept: keptByName(packed, device),
     step: pretrainStep(model, config, packed, lesson, device),
     stop: () => signal.aborted || isOutOfTime(),
     ...(after && {
-      after: (own, steps) => scope(async () => after(await named(packed.unpack(own.average)), steps)),
+      after: (own, steps) => scope(async () => after(await unpacked(packed, own.average!, device), steps)),
     }),
   });
-  return { average: await named(packed.unpack(state.average)), done, losses };
+  return { average: await unpacked(packed, state.average!, device), done, losses };
 }

@@ -8,7 +8,15 @@
  */
 import { valueAndGrad } from '@deftjs/autograd';
 import { setTraining, trainableState, withState } from '@deftjs/autograd/nn';
-import { accumulate, adamW, clipByGlobalNorm, movingAverage } from '@deftjs/autograd/optim';
+import {
+  accumulate,
+  adamW,
+  clipByGlobalNorm,
+  movingAverage,
+  type Packing,
+  packing,
+  type Vectors,
+} from '@deftjs/autograd/optim';
 import { withDropout } from '@deftjs/deft';
 import {
   add,
@@ -33,43 +41,23 @@ import { type BatchTensors, batchTensors, type Contexts, errorsOf } from './batc
 import { bucketsOf, type Captioned, captionedBatch, firstSteps } from './dataset.ts';
 import { firstFaultyLayer, guarded } from './finite.ts';
 import { learningRateGroups } from './method.ts';
+import { type PackedState, packedState, type Weights } from './packed.ts';
 import { averageDecay, learningRates } from './rates.ts';
 import type { Taken } from './steps.ts';
 
-type Weights = Record<string, Tensor>;
-
-/** Everything that a step changes. */
-export type TrainState = {
-  readonly weights: Weights;
-  readonly optimizer: ReturnType<ReturnType<typeof adamW>['init']>;
-  /** Their moving average; empty when none is kept. */
-  readonly average: Weights;
-};
-
-function optimizerOf(config: TrainConfig) {
-  // Betas of the official code.
-  return adamW({
-    betas: [0.9, 0.99],
-    weightDecay: config.weight_decay,
-    groups: learningRateGroups(config),
-  });
+/** How what is trained lies in vectors. */
+export function packingOf(model: TextToImage, config: TrainConfig): Packing<Weights> {
+  return packing(trainableState(model), learningRateGroups(config));
 }
 
 /** The state that training starts from: what the method trains, as applied. */
-export function firstState(model: TextToImage, config: TrainConfig): TrainState {
-  // Steps use their state up, so it must not be the model's own tensors, nor one tensor twice.
-  const copy = (): Weights => treeMap(alias, trainableState(model));
-  const weights = copy();
-  return {
-    weights,
-    optimizer: optimizerOf(config).init(weights),
-    average: config.ema_decay === null ? {} : copy(),
-  };
+export function firstState(model: TextToImage, config: TrainConfig): PackedState {
+  return packedState(model, packingOf(model, config), { keepsAverage: config.ema_decay !== null });
 }
 
 /** What was learnt: the average where one is kept. */
-export function learnt({ weights, average }: TrainState): Weights {
-  return Object.keys(average).length === 0 ? weights : average;
+export function learnt({ weights, average }: PackedState): Vectors {
+  return average ?? weights;
 }
 
 /** The pictures of (1), each set a batch: [pictures] or [pictures, prior]. */
@@ -107,21 +95,21 @@ type Rates = {
   readonly learningRate: Tensor;
   readonly averageDecay: Tensor;
   /** What weight decay pulls towards; empty for zero. */
-  readonly start: Weights;
+  readonly start: Vectors;
 };
 
 /** The update of the state by a loss and its gradient, as a graph. */
-function updateOf(config: TrainConfig) {
-  const optimizer = optimizerOf(config);
-  return (state: TrainState, loss: Tensor, gradient: Weights, rates: Rates) => {
+function updateOf(config: TrainConfig, { groups }: Packing<Weights>) {
+  const optimizer = adamW({ betas: [0.9, 0.99], weightDecay: config.weight_decay, groups }); // betas of the official code
+  return (state: PackedState, loss: Tensor, gradient: Vectors, rates: Rates) => {
     const { clipped, norm } = clipByGlobalNorm(gradient, config.max_grad_norm);
     const { parameters: weights, state: next } = optimizer.update(state.weights, clipped, state.optimizer, {
       learningRate: rates.learningRate,
       ...(config.decay_towards === 'start' && { decayTowards: rates.start }),
     });
-    const average =
-      config.ema_decay === null ? {} : movingAverage(state.average, weights, rates.averageDecay);
-    return { state: guarded(loss, norm, { weights, optimizer: next, average }, state), loss, norm };
+    const average = state.average && movingAverage(state.average, weights, rates.averageDecay);
+    const after = { weights, optimizer: next as PackedState['optimizer'], average };
+    return { state: guarded(loss, norm, after, state), loss, norm };
   };
 }
 
@@ -131,28 +119,29 @@ function updateOf(config: TrainConfig) {
 export function trainStep(model: TextToImage, config: TrainConfig, data: StepData, device: Device) {
   setTraining(model, true);
   const parts = config.gradient_accumulation;
+  const packed = packingOf(model, config);
   const loss = lossOf(model, config);
-  const update = updateOf(config);
+  const update = updateOf(config, packed);
   const rates = learningRates(config);
-  const start: Weights = config.decay_towards === 'start' ? treeMap(alias, trainableState(model)) : {};
+  const start = config.decay_towards === 'start' ? packed.pack(treeMap(alias, trainableState(model))) : {};
 
   const whole = compile(
-    (state: TrainState, batches: readonly BatchTensors[], dropped: Tensor, given: Rates) => {
-      const { value, gradient } = valueAndGrad(loss)(state.weights, batches, dropped);
-      return update(state, value, gradient, given);
+    (state: PackedState, batches: readonly BatchTensors[], dropped: Tensor, given: Rates) => {
+      const { value, gradient } = valueAndGrad(loss)(packed.unpack(state.weights), batches, dropped);
+      return update(state, value, packed.pack(gradient), given);
     },
     { device, donate: { 0: 'state' } },
   );
-  type Sum = { readonly loss: Tensor; readonly gradient: Weights };
+  type Sum = { readonly loss: Tensor; readonly gradient: Vectors };
   const part = compile(
-    (sum: Sum, weights: Weights, batches: readonly BatchTensors[], dropped: Tensor): Sum => {
-      const { value, gradient } = valueAndGrad(loss)(weights, batches, dropped);
-      return accumulate(sum, { loss: value, gradient }, 1 / parts);
+    (sum: Sum, weights: Vectors, batches: readonly BatchTensors[], dropped: Tensor): Sum => {
+      const { value, gradient } = valueAndGrad(loss)(packed.unpack(weights), batches, dropped);
+      return accumulate(sum, { loss: value, gradient: packed.pack(gradient) }, 1 / parts);
     },
     { device },
   );
   const last = compile(
-    (state: TrainState, sum: Sum, given: Rates) => update(state, sum.loss, sum.gradient, given),
+    (state: PackedState, sum: Sum, given: Rates) => update(state, sum.loss, sum.gradient, given),
     {
       device,
       donate: { 0: 'state' },
@@ -164,13 +153,13 @@ export function trainStep(model: TextToImage, config: TrainConfig, data: StepDat
     averageDecay: tensor(averageDecay(config.ema_decay ?? 0, step)),
     start,
   });
-  const nothing = (state: TrainState): Sum => ({
+  const nothing = (state: PackedState): Sum => ({
     loss: zeros([]),
     gradient: treeMap((x) => zeros(x.shape), state.weights),
   });
 
   /** Compiles the step, for batches of every bucket, and uploads the weights that stay as they are. */
-  const prepare = async (state: TrainState): Promise<void> => {
+  const prepare = async (state: PackedState): Promise<void> => {
     for (const k of firstSteps(bucketsOf(data.pictures), config.batch_size, config.seed)) {
       const [batches, dropped] = [batchesOf(model, config, data, k), dropoutKey(config.seed, k)];
       if (parts === 1) await whole.prepare(state, batches, dropped, ratesOf(0));
@@ -179,7 +168,7 @@ export function trainStep(model: TextToImage, config: TrainConfig, data: StepDat
     if (parts > 1) await last.prepare(state, nothing(state), ratesOf(0));
   };
 
-  const take = async (state: TrainState, step: number): Promise<Taken<TrainState>> => {
+  const take = async (state: PackedState, step: number): Promise<Taken<PackedState>> => {
     const given = ratesOf(step);
     const used: Tensor[] = [];
     /** Batch `k` of the run. */
@@ -259,11 +248,12 @@ export async function faultOf(
   model: TextToImage,
   config: TrainConfig,
   data: StepData,
-  { weights }: TrainState,
+  state: PackedState,
   step: number,
   device: Device,
 ): Promise<string> {
   const loss = lossOf(model, config);
+  const weights = packingOf(model, config).unpack(state.weights);
   for (let k = step * config.gradient_accumulation; k < (step + 1) * config.gradient_accumulation; k += 1) {
     const batches = batchesOf(model, config, data, k);
     const run = () => loss(weights, batches, dropoutKey(config.seed, k));

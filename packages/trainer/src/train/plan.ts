@@ -15,7 +15,8 @@ import { type ImageFolder, sizeInWords } from '../data/index.ts';
 import { UserError } from '../userError.ts';
 import { bucketsOf, type Captioned } from './dataset.ts';
 import { settingsInWords, type TrainedPart } from './method.ts';
-import type { StepData, TrainState, trainStep } from './personalize.ts';
+import type { PackedState } from './packed.ts';
+import type { StepData, trainStep } from './personalize.ts';
 
 export interface Plan {
   readonly config: TrainConfig;
@@ -45,7 +46,7 @@ interface Job {
   readonly prompts: readonly string[];
   readonly seen: StepData;
   readonly trained: TrainedPart;
-  readonly first: TrainState;
+  readonly first: PackedState;
   readonly step: ReturnType<typeof trainStep>;
   readonly device: Device;
   /** Of this machine, before the job took any. */

@@ -11,7 +11,8 @@ import type { Captioned } from './dataset.ts';
 import { encodeCaptions, encodePictures } from './encoded.ts';
 import { halveFrozen, recomputeBlocks } from './memory.ts';
 import { applyMethod, type TrainedPart, trainsText } from './method.ts';
-import { firstState, type StepData, type TrainState, trainStep } from './personalize.ts';
+import type { PackedState } from './packed.ts';
+import { firstState, type StepData, trainStep } from './personalize.ts';
 import { checkBaseFits, type Plan, planTraining } from './plan.ts';
 import { checkPrior, priorPictures } from './priorPictures.ts';
 
@@ -60,7 +61,7 @@ export interface Prepared {
   readonly drawn: Drawn;
   readonly device: Device;
   readonly trained: TrainedPart;
-  readonly first: TrainState;
+  readonly first: PackedState;
   readonly step: ReturnType<typeof trainStep>;
   readonly plan: Plan;
 }

@@ -27,7 +27,7 @@ export interface Taken<S> {
 /** How a state is kept in checkpoints: as another tree, whose tensors are new ones or the state's own. */
 export interface Kept<S extends Tree, K extends Tree> {
   of(state: S): Promise<K>;
-  stateOf(kept: K): S;
+  stateOf(kept: K): Promise<S>;
 }
 
 export interface Steps<S extends Tree, K extends Tree = S> {
@@ -72,9 +72,9 @@ async function restore<S extends Tree, K extends Tree>(
     return found;
   };
   const like = await kept.of(first);
-  const state = kept.stateOf(await decodeState(`${checkpoint.path}/${stateFile}`, bytes(stateFile), like));
+  const saved = await decodeState(`${checkpoint.path}/${stateFile}`, bytes(stateFile), like);
   const losses = JSON.parse(new TextDecoder().decode(bytes(lossFile))) as number[];
-  return { state, done: checkpoint.step, losses };
+  return { state: await kept.stateOf(saved), done: checkpoint.step, losses };
 }
 
 /**
@@ -83,7 +83,7 @@ async function restore<S extends Tree, K extends Tree>(
  */
 export async function runSteps<S extends Tree, K extends Tree = S>(job: Steps<S, K>): Promise<Finished<S>> {
   const { run, total, checkpointEvery, keepCheckpoints } = job;
-  const asItIs: Kept<S, S> = { of: async (state) => state, stateOf: (state) => state };
+  const asItIs: Kept<S, S> = { of: async (state) => state, stateOf: async (state) => state };
   const kept = job.kept ?? (asItIs as unknown as Kept<S, K>);
   const before = await scope(() => restore(run, job.first, kept));
   let state = before?.state ?? job.first;
@@ -95,7 +95,7 @@ export async function runSteps<S extends Tree, K extends Tree = S>(job: Steps<S,
     beat('other');
     log.flush();
     const files = new Map([
-      [stateFile, await scope(async () => encodeState(await kept.of(state)))],
+      [stateFile, await encodeState(await kept.of(state))],
       [lossFile, new TextEncoder().encode(JSON.stringify(losses))],
     ]);
     run.saveCheckpoint(done, files, keepCheckpoints);

@@ -2,7 +2,7 @@
 import { performance } from 'node:perf_hooks';
 import { loadState, namedParameters } from '@deftjs/autograd/nn';
 import { diagnose, type LayerDiagnostics } from '@deftjs/deft';
-import { type Device, numel } from '@deftjs/tensor';
+import { type Device, numel, scope } from '@deftjs/tensor';
 import { drawPrompts, withWeights } from '../base/draw.ts';
 import type { TextToImage } from '../base/textToImage.ts';
 import { type TrainedFiles, writeTrained } from '../base/trained.ts';
@@ -25,7 +25,8 @@ import {
 import { type Run, readStepLog } from '../runs/index.ts';
 import { fromPlanes, subjectWords } from '../world/index.ts';
 import { settingsInWords, type TrainedPart } from './method.ts';
-import { faultOf, learnt, type TrainState } from './personalize.ts';
+import { keptByName, type PackedState, unpacked } from './packed.ts';
+import { faultOf, learnt, packingOf } from './personalize.ts';
 import { checkFits, planLines } from './plan.ts';
 import { prepare } from './prepare.ts';
 import { withSheetRecipe } from './sheetRecipe.ts';
@@ -67,26 +68,31 @@ export async function train(config: TrainConfig, open: () => Run, signal: AbortS
   const isSampled = (done: number): boolean => done % sampleEvery === 0 && done < config.steps;
   if (config.sample_every !== null) await addStepSamples(run, config, 0, before, sampleEvery);
   const began = performance.now();
-  const finished = await runSteps<TrainState>({
+  const packed = packingOf(model, config);
+  const finished = await runSteps({
     label: `train ${config.name}`,
     run,
     total: config.steps,
     checkpointEvery: config.checkpoint_every,
     keepCheckpoints: config.keep_checkpoints,
     first,
+    kept: keptByName(packed, device),
     step: step.take,
     fault: (state, at) => faultOf(model, config, seen, state, at, device),
     after: async (state, done) => {
       if (!isSampled(done)) return;
       beat('other');
-      const samples = await withWeights(model, learnt(state), () => drawSamples(seeds.slice(0, 1)));
+      const samples = await scope(async () => {
+        const weights = await unpacked(packed, learnt(state), device);
+        return withWeights(model, weights, () => drawSamples(seeds.slice(0, 1)));
+      });
       await addStepSamples(run, config, done, samples, sampleEvery);
     },
     stop: () => signal.aborted,
   });
   const seconds = (performance.now() - began) / 1000;
   if (signal.aborted && finished.done < config.steps) return;
-  loadState(model, learnt(finished.state), true);
+  loadState(model, await unpacked(packed, learnt(finished.state), device), true);
   const after = await drawSamples(seeds);
   if (config.sample_every !== null) await addStepSamples(run, config, finished.done, after, sampleEvery);
   const drift = driftOf(othersBefore, await drawOthers(model, device));
@@ -102,7 +108,7 @@ interface Results {
   readonly before: readonly PromptSamples[];
   readonly after: readonly PromptSamples[];
   readonly drift: Drift | null;
-  readonly finished: Finished<TrainState>;
+  readonly finished: Finished<PackedState>;
   readonly seconds: number;
   readonly run: Run;
 }
