@@ -3,7 +3,7 @@
  *
  * A long fold with few outputs, and a deep contraction with a small result, are split so that they fill the device:
  * parts into scratch, then a fold of the parts. Scatters start from zeros. Where shaders cannot store single halves,
- * results other than maps are kept in f32 and then packed.
+ * results other than maps are kept in f32 and then packed. Software adapters copy what would not stay in a CPU's caches.
  */
 import { shapeOf } from '../compiler/drafts.ts';
 import { operandsOf, readsOf, walk, withOperands } from '../compiler/expression.ts';
@@ -36,6 +36,7 @@ import type { Buffers } from './bindings.ts';
 import type { Capabilities } from './capabilities.ts';
 import { tilesOf } from './contract.ts';
 import { paddedBytes, pageCount } from './module.ts';
+import { spaceRows } from './spaceRows.ts';
 
 /** Buffers that live within one kernel of the plan. */
 export interface Scratch {
@@ -53,7 +54,13 @@ export function rewrite(kernel: Kernel, places: Buffers & Scratch, capabilities:
     case 'rows':
       return splitRows(kernel, places, capabilities);
     case 'contract':
-      return packLast(splitDepth(kernel, places, capabilities), places, capabilities);
+      return packLast(
+        splitDepth(kernel, places, capabilities).flatMap((part) =>
+          part.kind === 'contract' ? spaceRows(part, places, capabilities) : [part],
+        ),
+        places,
+        capabilities,
+      );
     case 'scatter':
       return addToZeros(kernel, places);
     case 'attend':
