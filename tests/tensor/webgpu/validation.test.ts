@@ -103,6 +103,7 @@ describe.each(adapters)('on %s', (_, weakest, capabilities) => {
 describe('on a GPU whose subgroups multiply matrices', () => {
   test.each([
     [[2048, 2048], [2048, 2048], (a: Tensor, b: Tensor) => matmul(a, b)],
+    [[260, 100], [516, 100], (a: Tensor, b: Tensor) => matmul(a, permute(b, [1, 0]))], // in small tiles
     [
       [2052, 2044],
       [1100, 2052],
