@@ -1,5 +1,5 @@
-// npm run bench, bench:profile, bench:hardware, bench:compile: installs what is missing of the repository's dependencies, and of the
-// peers' for the first, bundles the benchmark, so that no loader stands between the engines and Node, and runs it.
+// npm run bench, bench:profile, bench:hardware, bench:compile: installs what is missing of the repository's dependencies,
+// and of the peers' for the first, bundles the benchmark, so that no loader stands between the engines and Node, and runs it.
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { bootstrap } from '../scripts/bootstrap.mjs';
@@ -11,7 +11,8 @@ const here = join(root, 'benchmarks');
 const modifiedMs = (path) => statSync(join(here, path), { throwIfNoEntry: false })?.mtimeMs ?? 0;
 
 const args = process.argv.slice(2);
-const alone = ['profile', 'hardware', 'compile-time'].find((name) => name === args[0]);
+const ownOnly = ['profile', 'hardware', 'compile-time'];
+const alone = ownOnly.find((name) => name === args[0]);
 
 await bootstrap();
 if (!alone && modifiedMs('node_modules/.package-lock.json') < modifiedMs('package-lock.json')) {
@@ -21,9 +22,7 @@ if (!alone && modifiedMs('node_modules/.package-lock.json') < modifiedMs('packag
 }
 const { build, stop } = await import('esbuild');
 await build({
-  entryPoints: ['main.ts', 'child.ts', 'profile.ts', 'hardware.ts', 'compile-time.ts'].map((file) =>
-    join(here, file),
-  ),
+  entryPoints: ['main', 'child', ...ownOnly].map((name) => join(here, `${name}.ts`)),
   outdir: join(here, 'dist'),
   bundle: true,
   splitting: true,

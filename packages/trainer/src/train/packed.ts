@@ -10,6 +10,7 @@ import {
   alias,
   type Device,
   evaluate,
+  type HostArray,
   read,
   type Tensor,
   type Tree,
@@ -31,14 +32,14 @@ export type StateOf<P extends Tree> = {
 
 export type PackedState = StateOf<Vectors>;
 
-async function mapState<P extends Tree, Q extends Tree>(
+function mapState<P extends Tree, Q extends Tree>(
   { weights, optimizer: { step, m, v }, average }: StateOf<P>,
-  f: (part: P) => Promise<Q>,
-): Promise<StateOf<Q>> {
+  f: (part: P) => Q,
+): StateOf<Q> {
   return {
-    weights: await f(weights),
-    optimizer: { step, m: await f(m), v: await f(v) },
-    average: average === null ? null : await f(average),
+    weights: f(weights),
+    optimizer: { step, m: f(m), v: f(v) },
+    average: average === null ? null : f(average),
   };
 }
 
@@ -62,39 +63,41 @@ export async function unpacked(packed: Packing<Weights>, vectors: Vectors, devic
   return weights;
 }
 
-/** The same on the host, cut out of the vectors there: a device need not have room for everything twice. */
-async function cutOnHost(packed: Packing<Weights>, vectors: Vectors, device: Device): Promise<Weights> {
-  const entries = Object.entries(vectors).map(
-    async ([name, vector]) => [name, await read(vector, device)] as const,
-  );
-  const values = Object.fromEntries(await Promise.all(entries));
-  const shapes = packed.unpack(vectors);
-  const cut = treeLeaves(shapes).map(({ shape, dtype, size }, i) => {
-    const { vector, start } = packed.places[i]!;
-    return tensor(values[vector]!.subarray(start, start + size), shape, dtype);
-  });
-  return treeWith(shapes, cut);
+/** The values of every tensor of a tree. */
+async function valuesOf(tree: Tree, device: Device): Promise<Map<Tensor, HostArray>> {
+  const entries = treeLeaves(tree).map(async (x) => [x, await read(x, device)] as const);
+  return new Map(await Promise.all(entries));
 }
 
-/** And back: the vectors of tensors on the host. */
-async function joinedOnHost(packed: Packing<Weights>, weights: Weights): Promise<Vectors> {
-  const leaves = treeLeaves(weights);
-  const shapes = packed.pack(weights);
-  const values = new Map<string, Float32Array>();
-  for (const [name, { size }] of Object.entries(shapes)) values.set(name, new Float32Array(size));
-  for (const [i, { vector, start }] of packed.places.entries()) {
-    values.get(vector)!.set(await read(leaves[i]!), start);
-  }
-  const joined = Object.entries(shapes).map(([name, { shape, dtype }]) => {
-    return [name, tensor(values.get(name)!, shape, dtype)] as const;
-  });
-  return Object.fromEntries(joined);
-}
-
-/** Keeps states in checkpoints by the names of what is trained. */
+/**
+ * Keeps states in checkpoints by the names of what is trained. Vectors are cut up and joined on the host: a device need
+ * not have room for everything twice.
+ */
 export function keptByName(packed: Packing<Weights>, device: Device): Kept<PackedState, StateOf<Weights>> {
   return {
-    of: (state) => mapState(state, (vectors) => cutOnHost(packed, vectors, device)),
-    stateOf: (named) => mapState(named, (weights) => joinedOnHost(packed, weights)),
+    like: (state) => mapState(state, packed.unpack),
+    of: async (state) => {
+      const values = await valuesOf(state, device);
+      return mapState(state, (vectors) => {
+        const shapes = packed.unpack(vectors);
+        const cut = treeLeaves(shapes).map(({ shape, dtype, size }, i) => {
+          const { vector, start } = packed.places[i]!;
+          return tensor(values.get(vectors[vector]!)!.subarray(start, start + size), shape, dtype);
+        });
+        return treeWith(shapes, cut);
+      });
+    },
+    stateOf: async (named) => {
+      const values = await valuesOf(named, device);
+      return mapState(named, (weights) => {
+        const shapes = packed.pack(weights);
+        const joined = new Map(Object.entries(shapes).map(([name, x]) => [name, new Float32Array(x.size)]));
+        for (const [i, x] of treeLeaves(weights).entries()) {
+          const { vector, start } = packed.places[i]!;
+          joined.get(vector)!.set(values.get(x)!, start);
+        }
+        return treeMap(({ shape, dtype }, name) => tensor(joined.get(name)!, shape, dtype), shapes);
+      });
+    },
   };
 }

@@ -4,7 +4,7 @@
  * A job's data are a pure function of the step number and its state is one tree of tensors, so a checkpoint is that tree
  * and the losses so far, and a resumed run computes what an uninterrupted one would have.
  */
-import { eventLoopTurn, scope, type Tree } from '@deftjs/tensor';
+import { eventLoopTurn, type Tree } from '@deftjs/tensor';
 import { beat, openProgress } from '../progress/index.ts';
 import { openStepLog, type Run, type StepValues } from '../runs/index.ts';
 import { UserError } from '../userError.ts';
@@ -26,6 +26,8 @@ export interface Taken<S> {
 
 /** How a state is kept in checkpoints: as another tree, whose tensors are new ones or the state's own. */
 export interface Kept<S extends Tree, K extends Tree> {
+  /** A tree like the kept one, whose shapes and types alone are looked at. */
+  like(state: S): K;
   of(state: S): Promise<K>;
   stateOf(kept: K): Promise<S>;
 }
@@ -71,8 +73,8 @@ async function restore<S extends Tree, K extends Tree>(
     if (found === undefined) throw new UserError(`${checkpoint.path}: ${name} is missing`);
     return found;
   };
-  const like = await kept.of(first);
-  const saved = await decodeState(`${checkpoint.path}/${stateFile}`, bytes(stateFile), like);
+  const name = `${checkpoint.path}/${stateFile}`;
+  const saved = await decodeState(name, bytes(stateFile), kept.like(first));
   const losses = JSON.parse(new TextDecoder().decode(bytes(lossFile))) as number[];
   return { state: await kept.stateOf(saved), done: checkpoint.step, losses };
 }
@@ -83,9 +85,13 @@ async function restore<S extends Tree, K extends Tree>(
  */
 export async function runSteps<S extends Tree, K extends Tree = S>(job: Steps<S, K>): Promise<Finished<S>> {
   const { run, total, checkpointEvery, keepCheckpoints } = job;
-  const asItIs: Kept<S, S> = { of: async (state) => state, stateOf: async (state) => state };
+  const asItIs: Kept<S, S> = {
+    like: (state) => state,
+    of: async (state) => state,
+    stateOf: async (state) => state,
+  };
   const kept = job.kept ?? (asItIs as unknown as Kept<S, K>);
-  const before = await scope(() => restore(run, job.first, kept));
+  const before = await restore(run, job.first, kept);
   let state = before?.state ?? job.first;
   let done = before?.done ?? 0;
   const losses = [...(before?.losses ?? [])];
